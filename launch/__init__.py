@@ -1,0 +1,1 @@
+"""The launcher: plans, checks and starts trainings. It never imports torch."""

@@ -1,0 +1,166 @@
+"""What is trained: the models behind an experiment file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from launch.config.durations import Interval, TrainLength, Warmup, parse_duration
+from launch.config.sections import Section
+from launch.config.tasks import TaskOptions
+
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Model(Section):
+    """The network that training starts from."""
+
+    source: str = Field(
+        min_length=1,
+        description="Where the pretrained model is: a hub name, a local folder, runs/<a run>, or pypi://NAME==VERSION/path#sha256=...",
+    )
+    freeze: list[str] = Field([], description="Shell patterns of parameter names that are not trained, e.g. 'bert.embeddings.*'.")
+    dropout: Probability | None = Field(None, description="Dropout probability everywhere in the model. null: the model's own.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, about a third slower.")
+    compile: bool = Field(False, description="Compile the model with torch.compile before training.")
+
+
+class Splits(Section):
+    """Which part of the source is used for what: a split name, or a file inside the source."""
+
+    train: str = Field("train", description="Split, or file inside the source, that is trained on.")
+    validation: str | None = Field("validation", description="Split that is evaluated during training. null: none.")
+    test: str | None = Field(None, description="Split that is evaluated once, at the end. null: none.")
+
+
+class Data(Section):
+    """The samples."""
+
+    source: str = Field(
+        min_length=1,
+        description="Where the data is: a hub name (NAME or NAME:CONFIGURATION), a path, or pypi://NAME==VERSION/path#sha256=...",
+    )
+    format: DataFormat = Field("auto", description="How the files are read. auto: by the file's ending; a folder or name without files: hub.")
+    splits: Splits = Field(default_factory=Splits, description="Which part of the source is used for what.")  # type: ignore[arg-type]
+    columns: list[str] | None = Field(None, min_length=1, description="Column names of files without a header. null: the first line has them.")
+    encoding: str = Field("utf-8", description="Character encoding of text files.")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share cut at random (by seed) from the train split when there is no validation split."
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share cut at random (by seed) from the train split when there is no test split."
+    )
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="Use only the first N samples of each split. null: all.")
+    on_bad_row: Literal["stop", "skip"] = Field("stop", description="stop: end before training at a row that cannot be used. skip: leave it out, count and list it.")
+    num_workers: int = Field(2, ge=0, description="Processes a rank that prepare batches ahead. 0: in the training process.")
+
+
+class Train(Section):
+    """How long and in what portions."""
+
+    duration: TrainLength = Field(description="Length of training: '3 epochs' or '2000 steps' (optimizer steps).")
+    global_batch_size: int = Field(gt=0, description="Samples an optimizer step, over all processes and accumulation.")
+    micro_batch_size: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Samples one process computes at once. null: the largest that divides its share, decided at plan time."
+    )
+    group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
+    gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
+    label_smoothing: Probability = Field(0.0, description="Probability mass moved from the true class to all classes.")
+    precision: Precision | None = Field(None, description="Arithmetic of the forward and backward pass. null: the strategy's.")
+
+
+class Optimizer(Section):
+    """How the weights are changed."""
+
+    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Optimizer.")
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay; not applied to biases and normalisation weights.")
+    betas: tuple[Probability, Probability] = Field((0.9, 0.999), strict=False, description="Decay rates of the two moments (adam, adamw).")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator (adam, adamw).")
+    momentum: Probability = Field(0.0, description="Momentum (sgd).")
+    nesterov: bool = Field(False, description="Nesterov momentum (sgd).")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Factor on the learning rate for each layer further from the head. null: one rate for all."
+    )
+
+
+class Schedule(Section):
+    """How the learning rate moves, counted in optimizer steps."""
+
+    name: Literal["constant", "linear", "cosine", "polynomial", "plateau", "one_cycle", "wsd"] = Field(
+        "linear", description="Shape after the warm-up; wsd: warm-up, stable, decay."
+    )
+    warmup: Warmup | None = Field(None, description="Length of the linear rise from 0, e.g. '10 %' or '100 steps'. null: none.")
+    decay: Warmup | None = Field(None, description="Length of the fall at the end (wsd). null: 10 %.")
+    power: float = Field(1.0, gt=0, description="Exponent (polynomial).")
+    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Lowest learning rate, as a share of the peak (cosine, polynomial, wsd).")
+    patience: int = Field(3, ge=0, description="Evaluations without gain before the rate falls (plateau).")
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="What the rate is multiplied by then (plateau).")
+
+
+class EarlyStopping(Section):
+    """When to stop because nothing gets better."""
+
+    patience: int = Field(3, gt=0, description="Evaluations without gain before training stops.")
+    min_delta: float = Field(0.0, ge=0, description="Smallest change of the metric that counts as a gain.")
+
+
+class Evaluate(Section):
+    """When and by what the model is judged."""
+
+    every: Interval | None = Field(parse_duration("1 epoch", ("epochs",)), description="How often the validation split is evaluated. null: only at the end.")
+    metric: str = Field("loss", description="What 'best' and early stopping look at.")
+    mode: Literal["min", "max"] = Field("min", description="Whether a smaller or a larger metric is better.")
+    early_stopping: EarlyStopping | None = Field(None, description="Stop when the metric no longer gains. null: never.")
+    test: Literal["best", "last"] = Field("best", description="Which checkpoint the test split sees, once, at the end.")
+    batch_size: Annotated[int, Field(gt=0)] | None = Field(None, description="Samples a process evaluates at once. null: twice the micro-batch.")
+
+
+class Checkpoint(Section):
+    """When the state of training is saved."""
+
+    every: Interval | None = Field(None, description="How often a checkpoint is written, e.g. '500 steps'. null: at each evaluation.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints that stay on disk.")
+    keep_best: bool = Field(True, description="Keep the best checkpoint too, whatever its age.")
+    background: bool = Field(True, description="Write while training goes on, from a copy in host memory.")
+
+
+class Wandb(Section):
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online if logged in and reachable, else offline.")
+    project: str | None = Field(None, description="Project. null: fullrank.")
+    entity: str | None = Field(None, description="Team or person. null: the login's own.")
+    tags: list[str] = Field([], description="Tags of the run.")
+
+
+class Tracking(Section):
+    """What is recorded, and where."""
+
+    log_every: Interval = Field(parse_duration("10 steps", ("steps",)), description="How often a training record is written.")
+    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")  # type: ignore[arg-type]
+    tensorboard: bool = Field(False, description="Write TensorBoard files into the run directory too.")
+
+
+class Experiment(Section):
+    """One training: what is trained, on what, for how long."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Name of the experiment; a folder under the run root.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sample order, the new weights, dropout and augmentation.")
+    model: Model = Field(description="The network that training starts from.")
+    task: TaskOptions = Field(description="What is learned; its keys depend on its kind.")
+    data: Data = Field(description="The samples.")
+    train: Train = Field(description="How long and in what portions.")
+    optimizer: Optimizer = Field(description="How the weights are changed.")
+    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate moves.")  # type: ignore[arg-type]
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="When and by what the model is judged.")  # type: ignore[arg-type]
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state of training is saved.")  # type: ignore[arg-type]
+    tracking: Tracking = Field(default_factory=Tracking, description="What is recorded, and where.")  # type: ignore[arg-type]
+
+
+def dump_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Returns every key with its value as plain YAML types; loads back to an equal Experiment."""
+    return experiment.model_dump(mode="json", by_alias=True)

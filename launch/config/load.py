@@ -1,0 +1,360 @@
+"""Reads YAML files and KEY=VALUE overrides into validated models, keeping the place of every value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from launch.config.errors import ConfigError, Problem, suggest
+from launch.config.experiment import Experiment
+from launch.config.sections import Section
+
+KeyPath = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from: `default`, `override`, `derived`, or a file with its line."""
+
+    kind: str
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of one YAML file and the line each key stands on."""
+
+    values: dict[str, Any]
+    path: Path
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, key: KeyPath) -> str:
+        """Returns `file:line` of the key, or of the nearest key around it."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return f"{self.path}:{self.lines[key]}" if key else str(self.path)
+
+
+@dataclass(frozen=True)
+class LoadedExperiment:
+    """An experiment as loaded, with the origin of every leaf value under its dotted key."""
+
+    experiment: Experiment
+    origins: dict[str, Origin]
+    overrides: tuple[str, ...]
+    path: Path
+    text: str
+
+    def problem(self, key: str, what: str, allowed: str | None = None, fix: str | None = None) -> Problem:
+        """Returns a Problem at the place where `key` was set."""
+        origin = self.origins.get(key)
+        return Problem(what, origin.detail if origin else str(self.path), key, allowed, fix)
+
+
+def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedExperiment:
+    """Returns the validated experiment behind a shipped name or a path.
+
+    Raises:
+        ConfigError: with every problem of the file and of the overrides at once.
+    """
+    path = find_shipped(name_or_path, "experiments")
+    document = load_yaml(path)
+    values, sources, problems = _apply_overrides(document, overrides)
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        problems += [_problem(detail, Experiment, document, sources) for detail in error.errors()]
+    if problems:
+        raise ConfigError(*problems)
+    origins = {key: _origin(key, document, sources) for key in flatten(experiment.model_dump(by_alias=True))}
+    return LoadedExperiment(experiment, origins, tuple(overrides), path, path.read_text(encoding="utf-8"))
+
+
+def find_shipped(name_or_path: str, kind: str) -> Path:
+    """Returns the file behind a shipped name (bare) or a path (with a `/`, or ending in .yaml).
+
+    Raises:
+        ConfigError: no such file; names the nearest shipped one.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml", ".json")):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            what = "is a folder, not a file" if path.is_dir() else "no such file"
+            raise ConfigError(Problem(what, where=str(path), fix="check the path; a bare name means a shipped file"))
+        return path
+    folder = shipped_configs() / kind
+    path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        near = suggest(name_or_path, names)
+        what = f"there is no shipped {kind[:-1] if kind.endswith('s') else 'strategy'} {name_or_path!r}" + (f"; did you mean {near!r}?" if near else "")
+        raise ConfigError(Problem(what, allowed=", ".join(names) or "none", fix=f"a path for a file of your own: ./{name_or_path}.yaml"))
+    return path
+
+
+def shipped_configs() -> Path:
+    """Returns the folder of shipped configuration files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def load_yaml(path: Path) -> Document:
+    """Returns the values of a YAML file, read by YAML 1.2's rules for numbers and booleans.
+
+    Raises:
+        ConfigError: unreadable, not YAML, not a mapping, or a key that stands twice (both lines are named).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path))) from error
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(Problem("the file is empty", where=str(path)))
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(Problem("the file is not a block of 'key: value' lines", where=f"{path}:{node.start_mark.line + 1}"))
+        lines: dict[KeyPath, int] = {}
+        problems: list[Problem] = []
+        values = _construct(loader, node, (), path, lines, problems)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(Problem(f"not valid YAML: {error.problem or error.context}", where=where)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(f"not valid YAML: {error}", where=str(path))) from error
+    finally:
+        loader.dispose()
+    if problems:
+        raise ConfigError(*problems)
+    return Document(values, path, lines)
+
+
+def parse_scalar(text: str) -> Any:
+    """Returns the value that `text` would have in a YAML file (lists and mappings in flow style too)."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError:
+        return text
+    finally:
+        loader.dispose()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted key: leaf value}; lists are leaves, empty mappings too."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML with YAML 1.2's core types: `no` is a word, `04:00:00` a word, `3e-4` a number, dates are words."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), [*_first] + ([""] if _tag == "null" else []))
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    text = str(loader.construct_scalar(node)).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def _construct(loader: _Loader, node: yaml.Node, key: KeyPath, path: Path, lines: dict[KeyPath, int], problems: list[Problem]) -> Any:
+    """Returns the value of a node; notes the line of every key below it, and keys that stand twice."""
+    if isinstance(node, yaml.MappingNode):
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            name = loader.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(name, str):
+                name = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else str(name)
+            if name in values:
+                dotted = _dotted((*key, name))
+                first = lines[(*key, name)]
+                problems.append(Problem(f"the key stands twice, first in line {first}", f"{path}:{line}", dotted, fix="delete one of the two lines"))
+                continue
+            lines[(*key, name)] = line
+            values[name] = _construct(loader, value_node, (*key, name), path, lines, problems)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        items = []
+        for index, item in enumerate(node.value):
+            lines[(*key, index)] = item.start_mark.line + 1
+            items.append(_construct(loader, item, (*key, index), path, lines, problems))
+        return items
+    return loader.construct_object(node, deep=True)
+
+
+def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[KeyPath, str], list[Problem]]:
+    """Returns the document's values with the overrides set, the override behind each key, and what is wrong with them."""
+    values: dict[str, Any] = _copied(document.values)
+    sources: dict[KeyPath, str] = {}
+    problems: list[Problem] = []
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        key = tuple(name.split("."))
+        if not equals or not all(key):
+            problems.append(Problem("is not of the form KEY=VALUE", where=repr(override), fix="e.g. optimizer.lr=3e-5"))
+            continue
+        parent: Any = values
+        for part in key[:-1]:
+            if not isinstance(parent.get(part), dict):
+                parent[part] = {}
+            parent = parent[part]
+        parent[key[-1]] = _typed(text, _field_at(Experiment, key))
+        sources = {k: v for k, v in sources.items() if k[: len(key)] != key} | {key: override}
+    return values, sources, problems
+
+
+def _typed(text: str, info: FieldInfo | None) -> Any:
+    """Returns the override's text, parsed unless the field it sets takes plain text."""
+    kinds = () if info is None else (get_args(info.annotation) or (info.annotation,))
+    if str in kinds and (parse_scalar(text) is not None or type(None) not in kinds) and not text.startswith(("[", '"', "'")):
+        return text
+    return parse_scalar(text)
+
+
+def _field_at(model: type[BaseModel], key: KeyPath) -> FieldInfo | None:
+    info: FieldInfo | None = None
+    current: type[BaseModel] | None = model
+    for part in key:
+        info = _fields(current).get(str(part)) if current else None
+        current = _model_of(info) if info else None
+    return info
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {info.alias or name: info for name, info in model.model_fields.items()}
+
+
+def _model_of(info: FieldInfo) -> type[BaseModel] | None:
+    for kind in get_args(info.annotation) or (info.annotation,):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, sources: Mapping[KeyPath, str]) -> Problem:
+    """Returns pydantic's error in our form: place, key, value, what is allowed."""
+    key = _existing(detail["loc"], model)
+    where = _source_of(key, sources)
+    where = repr(where) if where else document.where(key)
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        parent = _model_at(model, key[:-1])
+        names = sorted(_fields(parent)) if parent else []
+        near = suggest(str(key[-1]), names)
+        return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, _dotted(key), allowed=", ".join(names) or None)
+    if kind == "missing":
+        return Problem("the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, _dotted(key), allowed=_description(model, key))
+    if kind == "literal_error":
+        near = suggest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected"))))
+        return Problem(f"{detail['input']!r} is not possible" + (f"; did you mean {near!r}?" if near else ""), where, _dotted(key), allowed=str(context.get("expected")))
+    if kind == "value_error":
+        return Problem(str(context.get("error", detail["msg"])), where, _dotted(key))
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, _dotted(key), allowed=_description(model, key))
+    return Problem(f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}", where, _dotted(key), allowed=_description(model, key))
+
+
+def _existing(location: tuple[str | int, ...], model: type[BaseModel]) -> KeyPath:
+    """Returns pydantic's location without the steps that name a branch of a union."""
+    key: KeyPath = ()
+    current: type[BaseModel] | None = model
+    for index, part in enumerate(location):
+        if current is None:
+            if isinstance(part, int):
+                key = (*key, part)
+            continue
+        key = (*key, part)
+        info = _fields(current).get(str(part))
+        current = _model_of(info) if info else None
+        if info is None and index + 1 < len(location):
+            break
+    return key
+
+
+def _model_at(model: type[BaseModel], key: KeyPath) -> type[BaseModel] | None:
+    info = _field_at(model, key) if key else None
+    return model if not key else (_model_of(info) if info else None)
+
+
+def _description(model: type[BaseModel], key: KeyPath) -> str | None:
+    info = _field_at(model, key)
+    return info.description if info else None
+
+
+def _source_of(key: KeyPath, sources: Mapping[KeyPath, str]) -> str | None:
+    """Returns the override that set `key`, a block around it, or (for a key that is no block) something below it."""
+    above = next((sources[key[:n]] for n in range(len(key), 0, -1) if key[:n] in sources), None)
+    return above or next((source for name, source in sources.items() if name[: len(key)] == key), None)
+
+
+def _origin(dotted: str, document: Document, sources: Mapping[KeyPath, str]) -> Origin:
+    key: KeyPath = tuple(dotted.split("."))
+    override = _source_of(key, sources)
+    if override:
+        return Origin("override", override)
+    if any(key[:n] in document.lines and not isinstance(_value_at(document.values, key[:n]), dict) for n in range(len(key), 0, -1)):
+        return Origin("experiment", document.where(key))
+    return Origin("default")
+
+
+def _value_at(values: Any, key: KeyPath) -> Any:
+    for part in key:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _dotted(key: KeyPath) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _copied(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _copied(value) for key, value in values.items()}
+    return [_copied(value) for value in values] if isinstance(values, list) else values
+
+

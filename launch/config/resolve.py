@@ -1,0 +1,175 @@
+"""Derived values and rules that join several keys; pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from launch.config.durations import Duration
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Evaluate, Experiment
+from launch.config.load import LoadedExperiment
+from launch.config.tasks import TASK_METRICS
+
+LARGEST_DEFAULT_MICRO_BATCH = 64
+"""Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
+
+
+@dataclass(frozen=True)
+class BatchArithmetic:
+    """global = micro x world x accumulation, exactly."""
+
+    global_batch_size: int
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    world_size: int
+
+
+def resolve_batches(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> BatchArithmetic:
+    """Returns how a global batch is split; a null micro-batch becomes the largest divisor of a process's share up to the cap.
+
+    Raises:
+        ConfigError: the product cannot be met exactly; names the nearest values that can.
+    """
+    if global_batch_size % world_size:
+        lower, upper = global_batch_size // world_size * world_size, math.ceil(global_batch_size / world_size) * world_size
+        possible = " or ".join(str(n) for n in (lower, upper) if n)
+        divisors = ", ".join(str(n) for n in _divisors(global_batch_size)[:12])
+        raise ConfigError(
+            Problem(
+                f"{global_batch_size} samples do not split evenly over {world_size} processes",
+                key="train.global_batch_size",
+                allowed=f"a multiple of {world_size}, nearest {possible}; or {divisors} processes",
+                fix=f"train.global_batch_size={upper}",
+            )
+        )
+    share = global_batch_size // world_size
+    if micro_batch_size is None:
+        micro_batch_size = max(n for n in _divisors(share) if n <= LARGEST_DEFAULT_MICRO_BATCH)
+    if share % micro_batch_size:
+        near = min(_divisors(share), key=lambda n: abs(n - (micro_batch_size or 0)))
+        raise ConfigError(
+            Problem(
+                f"micro-batches of {micro_batch_size} do not add up to the {share} samples of a process "
+                f"({global_batch_size} samples over {world_size} process{'es' if world_size > 1 else ''})",
+                key="train.micro_batch_size",
+                allowed=f"a divisor of {share}: {', '.join(map(str, _divisors(share)))}",
+                fix=f"train.micro_batch_size={near}",
+            )
+        )
+    return BatchArithmetic(global_batch_size, micro_batch_size, share // micro_batch_size, world_size)
+
+
+def steps_per_epoch(num_samples: int, global_batch_size: int) -> int:
+    """Returns the optimizer steps of one epoch; the last one may be smaller."""
+    return math.ceil(num_samples / global_batch_size)
+
+
+def total_steps(duration: Duration, num_samples: int, global_batch_size: int) -> int:
+    """Returns the optimizer steps of the whole training."""
+    return duration.in_steps(steps_per_epoch(num_samples, global_batch_size))
+
+
+def resolve(loaded: LoadedExperiment) -> Experiment:
+    """Returns the experiment with its derived defaults set, after checking the rules that join several keys.
+
+    Raises:
+        ConfigError: with every broken rule at once.
+    """
+    experiment = loaded.experiment
+    problems = [*_metric_problems(loaded), *_split_problems(loaded), *_optimizer_problems(loaded)]
+    if problems:
+        raise ConfigError(*problems)
+    wandb = experiment.tracking.wandb
+    tracking = experiment.tracking.model_copy(update={"wandb": wandb.model_copy(update={"project": wandb.project or "fullrank"})})
+    evaluate = experiment.evaluate.model_copy(update={"mode": _mode(experiment)})
+    return experiment.model_copy(update={"tracking": tracking, "evaluate": evaluate})
+
+
+def has_validation(experiment: Experiment) -> bool:
+    """Returns whether there is a validation split, named or cut from train."""
+    return experiment.data.splits.validation is not None or experiment.data.validation_fraction is not None
+
+
+def has_test(experiment: Experiment) -> bool:
+    """Returns whether there is a test split, named or cut from train."""
+    return experiment.data.splits.test is not None or experiment.data.test_fraction is not None
+
+
+def checkpoint_interval(experiment: Experiment) -> Duration | None:
+    """Returns how often a checkpoint is written: as set, or at each evaluation."""
+    return experiment.checkpoint.every or experiment.evaluate.every
+
+
+def _mode(experiment: Experiment) -> str:
+    return TASK_METRICS[experiment.task.kind][experiment.evaluate.metric]
+
+
+def _metric_problems(loaded: LoadedExperiment) -> list[Problem]:
+    evaluate: Evaluate = loaded.experiment.evaluate
+    metrics = TASK_METRICS[loaded.experiment.task.kind]
+    if evaluate.metric not in metrics:
+        return [loaded.problem("evaluate.metric", f"{evaluate.metric!r} is not a metric of {loaded.experiment.task.kind}", allowed=", ".join(metrics))]
+    if evaluate.mode != metrics[evaluate.metric] and loaded.origins["evaluate.mode"].kind != "default":
+        right = metrics[evaluate.metric]
+        return [loaded.problem("evaluate.mode", f"{evaluate.mode!r}, but a better {evaluate.metric} is the {right}imum", fix=f"evaluate.mode={right}")]
+    return []
+
+
+def _split_problems(loaded: LoadedExperiment) -> list[Problem]:
+    experiment, problems = loaded.experiment, []
+    data, splits = experiment.data, experiment.data.splits
+    for split, named, fraction in (("validation", splits.validation, data.validation_fraction), ("test", splits.test, data.test_fraction)):
+        if named is not None and fraction is not None:
+            problems.append(
+                loaded.problem(
+                    f"data.{split}_fraction",
+                    f"the {split} split is {named!r} (data.splits.{split}) and cut from train, both",
+                    fix=f"data.splits.{split}=null to cut it, or data.{split}_fraction=null",
+                )
+            )
+    if (data.validation_fraction or 0) + (data.test_fraction or 0) >= 1:
+        problems.append(loaded.problem("data.validation_fraction", "with data.test_fraction it leaves nothing to train on", allowed="a sum below 1"))
+    if not has_validation(experiment):
+        wanting = {
+            "evaluate.early_stopping": experiment.evaluate.early_stopping is not None,
+            "schedule.name": experiment.schedule.name == "plateau",
+        }
+        for key, wanted in wanting.items():
+            if wanted:
+                problems.append(loaded.problem(key, "needs a validation split", fix="data.validation_fraction=0.1"))
+    return problems
+
+
+def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """A setting that cannot take effect is an error."""
+    optimizer, schedule, problems = loaded.experiment.optimizer, loaded.experiment.schedule, []
+    unused = {"sgd": ("betas", "eps"), "adam": ("momentum", "nesterov"), "adamw": ("momentum", "nesterov")}[optimizer.name]
+    for key in unused:
+        if _is_set(loaded, f"optimizer.{key}"):
+            problems.append(loaded.problem(f"optimizer.{key}", f"has no meaning for {optimizer.name}", fix="delete it, or choose another optimizer.name"))
+    if optimizer.nesterov and not optimizer.momentum:
+        problems.append(loaded.problem("optimizer.nesterov", "needs a momentum", fix="optimizer.momentum=0.9"))
+    meaning = {
+        "decay": ("wsd",),
+        "power": ("polynomial",),
+        "min_lr_ratio": ("cosine", "polynomial", "wsd"),
+        "patience": ("plateau",),
+        "factor": ("plateau",),
+    }
+    for key, names in meaning.items():
+        if _is_set(loaded, f"schedule.{key}") and schedule.name not in names:
+            problems.append(loaded.problem(f"schedule.{key}", f"has no meaning for {schedule.name}", allowed=f"only with schedule.name {' or '.join(names)}"))
+    return problems
+
+
+def _is_set(loaded: LoadedExperiment, key: str) -> bool:
+    """Returns whether somebody chose the value: set, and not to what the default is (a resolved.yaml sets everything)."""
+    section, name = key.split(".")
+    model = getattr(loaded.experiment, section)
+    return loaded.origins[key].kind != "default" and getattr(model, name) != type(model).model_fields[name].default
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})

@@ -1,0 +1,227 @@
+"""Every path inside a run directory, named once, and the ways its files are replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launch.config.errors import ConfigError, Problem, StateError
+
+State = Literal["pending", "running", "stopping", "stopped", "requeued", "completed", "failed", "cancelled", "lost"]
+Cause = Literal["preempted", "time_limit", "user", "cancelled", "node_failed"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Everything of one start of a run."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def accelerate(self) -> Path:
+        return self.path / "accelerate.yaml"
+
+    @property
+    def command(self) -> Path:
+        return self.path / "command.sh"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """While this file is there, every rank finishes its step, saves and leaves."""
+        return self.path / "stop"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures"
+
+    @property
+    def failure(self) -> Path:
+        """The first failure of the attempt, written by the agent."""
+        return self.path / "failure.json"
+
+    @property
+    def job_log(self) -> Path:
+        return self.path / "job.log"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.path / f"rank_{rank:05d}.log"
+
+    def rank_failure(self, rank: int) -> Path:
+        return self.failures / f"rank_{rank:05d}.json"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """<run root>/<experiment>/<run id>/"""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        return self.path / "overrides.txt"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.yaml"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """What each evaluation counted beyond its metrics (confusion matrices), one JSON file a split."""
+        return self.path / "evaluations"
+
+    @property
+    def wandb(self) -> Path:
+        return self.path / "wandb"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    def attempt(self, number: int) -> Attempt:
+        return Attempt(self.attempts / f"{number:04d}")
+
+    def last_attempt(self) -> Attempt | None:
+        """Returns the newest attempt, or None if there was none."""
+        numbers = [int(p.name) for p in self.attempts.glob("[0-9]*") if p.name.isdigit()] if self.attempts.is_dir() else []
+        return self.attempt(max(numbers)) if numbers else None
+
+
+def new_run_id() -> str:
+    """Returns an id that sorts by time and is unique among people who start at the same second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def create_run_dir(root: Path, experiment_name: str, path: Path | None = None) -> RunDir:
+    """Makes a new run directory: `path`, or a new id under the run root.
+
+    Raises:
+        ConfigError: it exists and is not empty, or cannot be made; nothing is overwritten.
+    """
+    target = (path or root / experiment_name / new_run_id()).expanduser().absolute()
+    try:
+        if target.is_dir() and any(target.iterdir()):
+            fix = f"another --run-dir; or go on with it: fullrank resume {target}"
+            raise ConfigError(Problem("the run directory exists and is not empty", where=str(target), fix=fix))
+        target.mkdir(parents=True, exist_ok=True)
+        run = RunDir(target)
+        run.attempts.mkdir()
+    except OSError as error:
+        what = f"the run directory cannot be made: {error.strerror}"
+        raise ConfigError(Problem(what, where=str(target), fix="--run-root or --run-dir in a place you can write to")) from error
+    return run
+
+
+def create_attempt(run: RunDir) -> Attempt:
+    """Makes the next numbered attempt; safe against another process doing the same."""
+    last = run.last_attempt()
+    number = last.number + 1 if last else 1
+    while True:
+        attempt = run.attempt(number)
+        try:
+            attempt.path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        attempt.failures.mkdir()
+        return attempt
+
+
+def find_run(name: str, root: Path) -> RunDir:
+    """Returns the run that a directory or an id under the run root names; `latest` is the newest.
+
+    Raises:
+        StateError: none or several match.
+    """
+    direct = Path(name).expanduser()
+    if (direct / "status.json").is_file() or (direct / "resolved.yaml").is_file():
+        return RunDir(direct.absolute())
+    found = sorted((p.parent for p in root.glob("*/*/resolved.yaml")), key=lambda p: p.name)
+    matches = found[-1:] if name == "latest" else [p for p in found if p.name == name or p.name.startswith(name)]
+    if len(matches) == 1:
+        return RunDir(matches[0].absolute())
+    newest = ", ".join(p.name for p in found[-3:]) or "none"
+    what = f"{len(matches)} runs are called {name!r}" if matches else f"there is no run {name!r} (under {root})"
+    raise StateError(Problem(what, allowed=f"a run directory, a run id, or latest; newest: {newest}", fix="--run-root DIR where your runs are"))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file in one step: a reader sees the old text or the new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the object in a JSON file, or None if it is not there or not whole."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replaces a JSON file in one step."""
+    write_atomic(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def update_status(run: RunDir, **changes: Any) -> dict[str, Any]:
+    """Sets keys of status.json, keeps the others, and returns all of them; `heartbeat` is the time of this call.
+
+    One writer at a time: the backend before and after the ranks, rank 0 in between.
+    """
+    status = (read_json(run.status) or {}) | changes | {"heartbeat": time.time()}
+    write_json(run.status, status)
+    return status
