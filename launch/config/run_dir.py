@@ -115,12 +115,21 @@ class RunDir:
         return self.path / "wandb"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 
     @property
     def report(self) -> Path:
         return self.path / "report.md"
+
+    @property
+    def figures(self) -> Path:
+        """The pictures of report.md."""
+        return self.path / "figures"
 
     @property
     def attempts(self) -> Path:
