@@ -1,0 +1,1 @@
+"""The training side: one script, one loop, any number of processes."""

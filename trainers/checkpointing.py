@@ -1,0 +1,277 @@
+"""Checkpoints: written beside, listed in a manifest, published by rename; read only after the manifest was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from launch.config import experiment as config
+from launch.config.errors import FullrankError, Problem, StateError
+from launch.config.run_dir import RunDir, read_json
+from trainers.engine import Engine
+from trainers.tasks import Task
+
+FORMAT = 1
+MANIFEST, STATE, TENSORS = "manifest.json", "trainer_state.json", "training_state.pt"
+
+
+@dataclass
+class Progress:
+    """Where a training is: everything of it that is not weights, optimizer or random state.
+
+    Args:
+        step: optimizer steps done.
+        best: best value of the evaluation metric so far, with the step it was reached at.
+    """
+
+    step: int = 0
+    samples_consumed: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+
+
+class Checkpoints:
+    """Saves and restores the state of one run."""
+
+    def __init__(self, run: RunDir, options: config.Checkpoint, engine: Engine, task: Task, experiment: Mapping[str, Any]) -> None:
+        self._run, self._options, self._engine, self._task, self._experiment = run, options, engine, task, experiment
+        self._writer: threading.Thread | None = None
+        self._failure: OSError | None = None
+        self._failures_in_a_row = 0
+
+    def save(self, model: nn.Module, optimizer: Any, schedule: Any, progress: Progress) -> None:
+        """Publishes checkpoint-<step>; training waits only for the copy to host memory if `background`. Every rank must call this.
+
+        Raises:
+            FullrankError: two saves in a row failed (a full disk, say); the older checkpoints are still there.
+        """
+        ranks = self._engine.gather_objects(_random_state(self._engine.device))
+        if not self._engine.world.is_main:
+            return
+        self.wait()
+        path = self._run.checkpoints / f"checkpoint-{progress.step}"
+        if _is_complete(path):
+            return
+        module = self._engine.unwrap(model)
+        scaler = self._engine.accelerator.scaler
+        tensors = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "random": ranks,
+        }
+        state = asdict(progress) | {
+            "format": FORMAT,
+            "world_size": self._engine.world.world_size,
+            "threads": torch.get_num_threads(),
+            "experiment": dict(self._experiment),
+        }
+        weights = dict(module.state_dict())
+        if not self._options.background:
+            self._write(path, module, weights, tensors, state)
+            self.wait()
+            return
+        self._writer = threading.Thread(target=self._write, args=(path, module, _copied(weights), _copied(tensors), state), name="checkpoint")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Returns when no save is under way; reports a failed one.
+
+        Raises:
+            FullrankError: it was the second failure in a row.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        what = f"a checkpoint could not be written: {failure.strerror or failure} ({failure.filename or self._run.checkpoints})"
+        if self._failures_in_a_row >= 2:
+            raise FullrankError(Problem(what, fix="make room, or give another --run-dir; older checkpoints are untouched"))
+        print(f"warning: {what}; training goes on, and stops if the next one fails too", file=sys.stderr)
+
+    def find_newest(self) -> Path | None:
+        """Returns the newest checkpoint whose manifest holds, passing over damaged ones with a warning."""
+        for path in sorted_checkpoints(self._run)[::-1]:
+            damage = find_damage(path)
+            if damage is None:
+                return path
+            print(f"warning: {path} is passed over: {damage}", file=sys.stderr)
+        return None
+
+    def restore(self, path: Path, model: nn.Module, optimizer: Any, schedule: Any) -> Progress:
+        """Puts everything back and returns where training was. Every rank must call this, as the last thing before training.
+
+        Raises:
+            StateError: it belongs to another experiment, or to a newer format.
+        """
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if state["format"] > FORMAT:
+            raise StateError(Problem(f"was written in format {state['format']}, and this fullrank reads up to {FORMAT}", where=str(path), fix="update fullrank"))
+        _refuse_other_training(state["experiment"], self._experiment, path)
+        self.load_weights(path, model)
+        tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(tensors["optimizer"])
+        schedule.load_state_dict(tensors["schedule"])
+        if self._engine.accelerator.scaler and tensors["scaler"]:
+            self._engine.accelerator.scaler.load_state_dict(tensors["scaler"])
+        if state["world_size"] == self._engine.world.world_size:
+            torch.set_num_threads(state["threads"])  # sums depend on it: the same numbers need the same count
+            _restore_random_state(tensors["random"][self._engine.world.rank], self._engine.device)
+        return Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+
+    def load_weights(self, path: Path, model: nn.Module) -> None:
+        """Replaces the model's weights by a checkpoint's."""
+        from safetensors.torch import load_model
+
+        load_model(self._engine.unwrap(model), path / "model.safetensors", device=str(self._engine.device))
+
+    def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            self._task.save(module, temporary, weights)
+            torch.save(tensors, temporary / TENSORS)
+            (temporary / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+            publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
+            self._prune(state["best_step"])
+            self._failures_in_a_row = 0
+        except (OSError, RuntimeError) as error:  # safetensors and torch.save report a full disk as RuntimeError too
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._failure = error if isinstance(error, OSError) else OSError(str(error))
+            self._failures_in_a_row += 1
+
+    def _prune(self, best_step: int | None) -> None:
+        kept = sorted_checkpoints(self._run)[-self._options.keep :]
+        for path in sorted_checkpoints(self._run):
+            is_best = self._options.keep_best and path.name == f"checkpoint-{best_step}"
+            if path not in kept and not is_best:
+                (path / MANIFEST).unlink(missing_ok=True)  # from here on it is incomplete, whatever happens
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def sorted_checkpoints(run: RunDir) -> list[Path]:
+    """Returns the complete checkpoints of a run, oldest first."""
+    found = [path for path in run.checkpoints.glob("checkpoint-*") if _is_complete(path)]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def publish(temporary: Path, path: Path, facts: Mapping[str, Any]) -> None:
+    """Flushes a folder to disk, lists its files in a manifest, and renames it into place."""
+    files = {}
+    for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        files[str(file.relative_to(temporary))] = {"size": file.stat().st_size, "sha256": _digest(file)}
+        _flush(file)
+    manifest = {"format": FORMAT, **facts, "time": time.time(), "files": files}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    _flush(temporary / MANIFEST)
+    _flush(temporary)
+    if path.exists():  # an incomplete one: a complete one is never written again
+        shutil.rmtree(path)
+    temporary.rename(path)
+    _flush(path.parent)
+
+
+def find_damage(path: Path) -> str | None:
+    """Returns what is wrong with a checkpoint, or None if every file is as its manifest says."""
+    manifest = read_json(path / MANIFEST)
+    if manifest is None or "files" not in manifest:
+        return "it has no readable manifest.json"
+    for name, facts in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != facts["size"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {facts['size']}"
+        if _digest(file) != facts["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+MAY_CHANGE = ("name", "data.num_workers", "train.duration", "train.micro_batch_size", "train.precision", "evaluate", "checkpoint", "tracking", "model.compile", "model.gradient_checkpointing")
+"""Keys that may differ between attempts of one run; any other would make it another training."""
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (key, before, now) for every differing value that may not differ between attempts."""
+    for name in sorted({*before, *now}):
+        key, old, new = f"{prefix}{name}", before.get(name), now.get(name)
+        if key in MAY_CHANGE or old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changed_keys(old, new, f"{key}.")
+        else:
+            yield key, old, new
+
+
+def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    problems = [
+        Problem(f"is {new!r} now and was {old!r} when {path.name} was written: going on would be another training", where=str(path), key=key, fix="a new run for the new value")
+        for key, old, new in changed_keys(before, now)
+    ]
+    if problems:
+        raise StateError(*problems)
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """Returns every generator's state as types that `weights_only` reads."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    random.setstate(state["python"])
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

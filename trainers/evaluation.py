@@ -1,0 +1,71 @@
+"""Judges the model on a split: every sample once, on any number of ranks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from launch.config.run_dir import RunDir, write_json
+from trainers.engine import Engine
+from trainers.loader import build_evaluation_loader, move_batch
+from trainers.sampler import evaluation_batches
+from trainers.tasks import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split gave.
+
+    Args:
+        metrics: loss (mean over the counted targets) and the task's own metrics.
+        tables: what is not one number (a confusion matrix), as nested lists.
+    """
+
+    split: str
+    metrics: dict[str, float]
+    tables: dict[str, Any]
+    num_samples: int
+    seconds: float
+
+
+class Evaluator:
+    """Evaluates splits of a task."""
+
+    def __init__(self, engine: Engine, task: Task, batch_size: int, num_workers: int) -> None:
+        self._engine, self._task, self._batch_size, self._num_workers = engine, task, batch_size, num_workers
+
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
+        """Returns the metrics of `model` on a split, equal on every rank. Every rank must call this.
+
+        The unwrapped module runs, so ranks may have different numbers of batches.
+        """
+        started = time.perf_counter()
+        engine, task, world = self._engine, self._task, self._engine.world
+        module = engine.unwrap(model)
+        was_training = module.training
+        module.eval()
+        batches = evaluation_batches(task.num_samples[split], self._batch_size, world.rank, world.world_size, task.lengths(split))
+        loader = build_evaluation_loader(task.dataset(split), task.collate, batches, self._num_workers if len(batches) > 8 else 0, engine.device.type == "cuda")
+        metrics = task.build_metrics().to(engine.device)
+        loss_sum, count = torch.zeros((), dtype=torch.float64), 0
+        with torch.inference_mode(), engine.accelerator.autocast():
+            for batch in loader:
+                batch_loss, batch_count, arguments = task.evaluate_batch(module, move_batch(batch, engine.device))
+                metrics.update(*arguments)
+                loss_sum, count = loss_sum + batch_loss.double().cpu(), count + int(batch_count)
+        loss_sum_all, count_all = engine.sum_over_ranks([loss_sum, float(count)])
+        values = {name: value for name, value in metrics.compute().items()}
+        module.train(was_training)
+        scalars = {name: float(value) for name, value in values.items() if value.ndim == 0}
+        tables = {name: value.tolist() for name, value in values.items() if value.ndim > 0}
+        return Evaluation(split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], time.perf_counter() - started)
+
+
+def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, label_names: list[str]) -> None:
+    """Replaces <run>/evaluations/<split>.json. Rank 0 only."""
+    run.evaluations.mkdir(exist_ok=True)
+    write_json(run.evaluations / f"{evaluation.split}.json", {"step": step, "metrics": evaluation.metrics, "label_names": label_names, **evaluation.tables})

@@ -1,0 +1,237 @@
+"""The training loop: step, log, evaluate, checkpoint, stop. It constructs nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from launch.config.durations import Duration
+from launch.config.errors import FullrankError, Problem
+from launch.config.experiment import Experiment
+from launch.config.resolve import checkpoint_interval
+from launch.config.run_dir import Cause, RunDir
+from trainers.checkpointing import Checkpoints, Progress
+from trainers.console import Console
+from trainers.engine import Engine
+from trainers.evaluation import Evaluation, Evaluator, write_evaluation
+from trainers.loader import StepBatches, move_batch
+from trainers.optimizers import set_training_mode
+from trainers.sampler import samples_consumed
+from trainers.stopping import StopRequests, agreed_cause
+from trainers.tasks import Task
+from trainers.trackers import Trackers
+
+
+@dataclass
+class Throughput:
+    """Counts since the last record; time spent evaluating or saving is left out."""
+
+    started: float = field(default_factory=time.perf_counter)
+    samples: int = 0
+    real_tokens: int = 0
+    computed_tokens: int = 0
+
+    def pause(self, seconds: float) -> None:
+        self.started += seconds
+
+
+@dataclass
+class Training:
+    """Everything that fit() drives."""
+
+    run: RunDir
+    experiment: Experiment
+    engine: Engine
+    task: Task
+    model: nn.Module
+    optimizer: Any
+    schedule: Any
+    steps: DataLoader[StepBatches]
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    trackers: Trackers
+    stops: StopRequests
+    console: Console
+    progress: Progress
+    total_steps: int
+    steps_per_epoch: int
+    throughput: Throughput = field(default_factory=Throughput)
+
+    def is_due(self, every: Duration | None) -> bool:
+        """Returns whether something that happens `every` so often happens after this step."""
+        return every is not None and self.progress.step % every.in_steps(self.steps_per_epoch) == 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.progress.step >= self.total_steps
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: this rank's loss sum (float32 []), the count of targets on all ranks, and the gradient's norm before clipping."""
+
+    loss_sum: Tensor
+    global_count: float
+    gradient_norm: Tensor
+    cause: Cause | None
+
+
+def fit(training: Training) -> Cause | None:
+    """Trains to the end, or until all ranks agree to stop; returns why it stopped, None if it did not. Every rank must call this."""
+    experiment, progress = training.experiment, training.progress
+    set_training_mode(training.model)
+    training.console.start(progress.step, training.total_steps)
+    training.throughput = Throughput()
+    for batches in training.steps:
+        result = train_step(training, batches)
+        progress.step += 1
+        progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
+        training.console.advance()
+        if training.is_due(experiment.tracking.log_every) or training.is_done or progress.step == 1:
+            log_step(training, result)
+        paused = time.perf_counter()
+        is_best = training.is_due(experiment.evaluate.every) and evaluate_now(training)
+        if is_best or result.cause or training.is_due(checkpoint_interval(experiment)):
+            save(training)
+        training.throughput.pause(time.perf_counter() - paused)
+        if result.cause:
+            training.checkpoints.wait()
+            return result.cause
+        if has_no_gain(training):
+            training.console.say(f"stopping early: no gain in {experiment.evaluate.metric} for {progress.evaluations_without_gain} evaluations")
+            break
+    finish(training)
+    return None
+
+
+def train_step(training: Training, batches: StepBatches) -> StepResult:
+    """Makes one optimizer step. Every rank must call this.
+
+    The loss is divided once, by the targets of the whole step on all ranks, so uneven ranks and accumulation average right.
+    The all-reduce of that count also carries the ranks' wishes to stop.
+    """
+    engine, task, train = training.engine, training.task, training.experiment.train
+    counts = [0 if padding else task.batch_count(batch) for batch, padding in zip(batches.batches, batches.is_padding, strict=True)]
+    global_count, *flags = engine.sum_over_ranks([float(sum(counts)), *training.stops.flags()])
+    loss_sum = torch.zeros((), device=engine.device)
+    last = len(batches.batches) - 1
+    for number, (batch, padding) in enumerate(zip(batches.batches, batches.is_padding, strict=True)):
+        with engine.accumulating(training.model, is_last=number == last):
+            batch_loss, _ = task.train_loss(training.model, move_batch(batch, engine.device), train.label_smoothing)
+            if padding:
+                batch_loss = batch_loss * 0.0
+            engine.backward(batch_loss, global_count)
+        loss_sum += batch_loss.detach()
+        count_throughput(training, batch, padding)
+    norm = engine.clip(training.model, train.gradient_clip_norm)
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.experiment.schedule.name != "plateau":
+        training.schedule.step()
+    return StepResult(loss_sum, global_count, norm, agreed_cause(flags))
+
+
+def count_throughput(training: Training, batch: dict[str, Tensor], padding: bool) -> None:
+    """Adds a micro-batch to the counts of this rank."""
+    real, computed = training.task.batch_size_stats(batch)
+    training.throughput.samples += 0 if padding else len(next(iter(batch.values())))
+    training.throughput.real_tokens += 0 if padding else real
+    training.throughput.computed_tokens += computed
+
+
+def log_step(training: Training, result: StepResult) -> None:
+    """Records the step that was just made. Every rank must call this.
+
+    Raises:
+        FullrankError: the loss is no longer a number.
+    """
+    counts, progress = training.throughput, training.progress
+    loss_sum, samples, real, computed = training.engine.sum_over_ranks([result.loss_sum, float(counts.samples), float(counts.real_tokens), float(counts.computed_tokens)])
+    loss = loss_sum / result.global_count
+    if not math.isfinite(loss):
+        fix = "a lower optimizer.lr, a longer schedule.warmup, or train.gradient_clip_norm=1.0; fp16 overflows where bf16 does not"
+        raise FullrankError(Problem(f"the training loss is {loss} at step {progress.step}: the weights are lost from here on", key="optimizer.lr", fix=fix))
+    now = time.perf_counter()
+    seconds = max(now - counts.started, 1e-9)
+    record = {
+        "loss": loss,
+        "lr": max(group["lr"] for group in training.optimizer.param_groups),
+        "gradient_norm": float(result.gradient_norm),
+        "samples_per_second": samples / seconds,
+    }
+    if computed:
+        record |= {"tokens_per_second": real / seconds, "real_token_share": real / computed}
+    write_record(training, "train", record)
+    training.throughput = Throughput(started=now)
+
+
+def evaluate_now(training: Training, split: str = "validation") -> bool:
+    """Evaluates the validation split, moves what depends on it, and returns whether it is the best so far. Every rank must call this."""
+    if split not in training.task.num_samples:
+        return False
+    evaluation = judge(training, split)
+    options, progress = training.experiment.evaluate, training.progress
+    value = evaluation.metrics[options.metric]
+    if training.experiment.schedule.name == "plateau":
+        training.schedule.step(value if options.mode == "min" else -value)
+    if progress.best is None:
+        gained = is_best = True
+    else:
+        gain = value - progress.best if options.mode == "max" else progress.best - value
+        is_best = gain > 0
+        gained = gain > (options.early_stopping.min_delta if options.early_stopping else 0)
+    progress.evaluations_without_gain = 0 if gained else progress.evaluations_without_gain + 1
+    if is_best:
+        progress.best, progress.best_step = value, progress.step
+    return is_best
+
+
+def judge(training: Training, split: str) -> Evaluation:
+    """Evaluates a split and records what came out. Every rank must call this."""
+    evaluation = training.evaluator.evaluate(training.model, split)
+    set_training_mode(training.model)
+    if training.engine.world.is_main:
+        write_evaluation(training.run, training.progress.step, evaluation, training.task.label_names)
+    write_record(training, split, evaluation.metrics | {"num_samples": evaluation.num_samples, "seconds": evaluation.seconds})
+    return evaluation
+
+
+def write_record(training: Training, split: str, values: dict[str, Any]) -> None:
+    """Hands one record to the trackers and shows it."""
+    step = training.progress.step
+    record = {"step": step, "epoch": round(step / training.steps_per_epoch, 4), "split": split, **values, "time": time.time()}
+    training.trackers.log(record)
+    training.console.show(record)
+
+
+def save(training: Training) -> None:
+    """Writes a checkpoint of this step. Every rank must call this."""
+    training.checkpoints.save(training.model, training.optimizer, training.schedule, training.progress)
+
+
+def has_no_gain(training: Training) -> bool:
+    """Returns whether early stopping ends the training here."""
+    stopping = training.experiment.evaluate.early_stopping
+    return stopping is not None and training.progress.evaluations_without_gain >= stopping.patience
+
+
+def finish(training: Training) -> None:
+    """Evaluates what the last step left, picks the best weights, and lets the test split see them once. Every rank must call this."""
+    experiment, progress = training.experiment, training.progress
+    if not training.is_due(experiment.evaluate.every):
+        evaluate_now(training)
+    save(training)
+    training.checkpoints.wait()
+    training.engine.barrier()
+    training.console.stop()
+    if experiment.evaluate.test == "best" and progress.best_step is not None and progress.best_step != progress.step:
+        training.console.say(f"best {experiment.evaluate.metric} {progress.best:.4g} at step {progress.best_step}: its weights are the result")
+        training.checkpoints.load_weights(training.run.checkpoints / f"checkpoint-{progress.best_step}", training.model)
+    if "test" in training.task.num_samples:
+        judge(training, "test")

@@ -1,0 +1,130 @@
+"""The global order of samples, and which of them each rank computes: the same training on any world size.
+
+The order is a function of (seed, epoch, sample lengths) alone. A global batch is the same set of samples whatever the
+number of processes; only its division into micro-batches changes. The position is the number of samples consumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.config.resolve import BatchArithmetic, steps_per_epoch
+
+Indices = NDArray[np.int64]
+
+LENGTH_WINDOW_BATCHES = 64
+"""Global batches whose samples are sorted by length together; the order of the batches is then shuffled again."""
+
+
+class MicroBatch(NamedTuple):
+    """What one process computes at once.
+
+    Args:
+        keys: (epoch, index) of each sample; the pair seeds the sample's own randomness.
+        is_padding: True for a stand-in that keeps a rank without samples in step; its loss has weight 0.
+    """
+
+    keys: tuple[tuple[int, int], ...]
+    is_padding: bool = False
+
+
+class RankStep(NamedTuple):
+    """One optimizer step of one rank."""
+
+    step: int
+    epoch: int
+    micro_batches: tuple[MicroBatch, ...]
+
+
+def global_batches(num_samples: int, batch_size: int, seed: int, epoch: int, lengths: Sequence[int] | Indices | None = None) -> list[Indices]:
+    """Returns the samples of each optimizer step of one epoch, longest first inside a batch when lengths are given.
+
+    Every sample comes exactly once. The last batch holds the remainder, drawn before lengths are looked at.
+    """
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    order = random.permutation(num_samples)
+    full = num_samples // batch_size * batch_size
+    batches = [order[start : start + batch_size] for start in range(0, full, batch_size)]
+    rest = order[full:]
+    if lengths is not None:
+        known = np.asarray(lengths)
+        batches = _grouped_by_length(batches, known, random)
+        rest = _longest_first(rest, known)
+    return [*batches, rest] if len(rest) else batches
+
+
+def split_over_ranks(batch: Indices, epoch: int, arithmetic: BatchArithmetic) -> list[tuple[MicroBatch, ...]]:
+    """Returns each rank's micro-batches of one global batch; all ranks get equally many.
+
+    Neighbours in the batch stay together, so lengths that were sorted cost little padding, and micro-batches are dealt
+    in a snake (0 1 .. n n .. 1 0), so that no rank gets all the long ones.
+    """
+    world_size, micro = arithmetic.world_size, arithmetic.micro_batch_size
+    rounds = -(-len(batch) // (world_size * micro))
+    pieces = np.array_split(batch, rounds * world_size)
+    ranks: list[list[MicroBatch]] = [[] for _ in range(world_size)]
+    for number, piece in enumerate(pieces):
+        turn, place = divmod(number, world_size)
+        rank = place if turn % 2 == 0 else world_size - 1 - place
+        chosen = piece if len(piece) else batch[-1:]
+        ranks[rank].append(MicroBatch(tuple((epoch, int(index)) for index in chosen), is_padding=not len(piece)))
+    return [tuple(micro_batches) for micro_batches in ranks]
+
+
+class RankSteps:
+    """The steps of one rank from `first_step` (0-based) to `total_steps`; jumps to its place, replays nothing."""
+
+    def __init__(
+        self,
+        num_samples: int,
+        arithmetic: BatchArithmetic,
+        *,
+        rank: int,
+        seed: int,
+        first_step: int,
+        total_steps: int,
+        lengths: Sequence[int] | Indices | None = None,
+    ) -> None:
+        self._num_samples, self._arithmetic, self._rank, self._seed = num_samples, arithmetic, rank, seed
+        self._first_step, self._total_steps, self._lengths = first_step, total_steps, lengths
+
+    def __len__(self) -> int:
+        return max(0, self._total_steps - self._first_step)
+
+    def __iter__(self) -> Iterator[RankStep]:
+        per_epoch = steps_per_epoch(self._num_samples, self._arithmetic.global_batch_size)
+        batches: list[Indices] = []
+        for step in range(self._first_step, self._total_steps):
+            epoch, place = divmod(step, per_epoch)
+            if not batches or place == 0:
+                batches = global_batches(self._num_samples, self._arithmetic.global_batch_size, self._seed, epoch, self._lengths)
+            yield RankStep(step, epoch, split_over_ranks(batches[place], epoch, self._arithmetic)[self._rank])
+
+
+def evaluation_batches(num_samples: int, batch_size: int, rank: int, world_size: int, lengths: Sequence[int] | Indices | None = None) -> list[Indices]:
+    """Returns this rank's batches of an evaluation; over all ranks every sample comes exactly once."""
+    order = np.arange(num_samples) if lengths is None else _longest_first(np.arange(num_samples), np.asarray(lengths))
+    return [order[start : start + batch_size] for start in range(0, num_samples, batch_size)][rank::world_size]
+
+
+def samples_consumed(step: int, num_samples: int, global_batch_size: int) -> int:
+    """Returns how many samples the first `step` optimizer steps saw."""
+    epochs, place = divmod(step, steps_per_epoch(num_samples, global_batch_size))
+    return epochs * num_samples + min(place * global_batch_size, num_samples)
+
+
+def _grouped_by_length(batches: list[Indices], lengths: Indices, random: np.random.Generator) -> list[Indices]:
+    grouped: list[Indices] = []
+    for start in range(0, len(batches), LENGTH_WINDOW_BATCHES):
+        window = batches[start : start + LENGTH_WINDOW_BATCHES]
+        ordered = np.split(_longest_first(np.concatenate(window), lengths), len(window))
+        grouped += [ordered[place] for place in random.permutation(len(ordered))]
+    return grouped
+
+
+def _longest_first(indices: Indices, lengths: Indices) -> Indices:
+    return indices[np.argsort(-lengths[indices], kind="stable")]
