@@ -16,11 +16,10 @@ class CrashReport:
     """Where this rank is; filled in as it goes, written when it ends badly."""
 
     def __init__(self, rank: int) -> None:
-        self.rank, self.attempt, self.phase, self.step = rank, None, "start", None
-
-    attempt: Attempt | None
-    phase: str
-    step: int | None
+        self.rank = rank
+        self.attempt: Attempt | None = None
+        self.phase = "start"
+        self.step: int | None = None
 
     def write(self, error: BaseException) -> int:
         """Writes <attempt>/failures/rank_NNNNN.json, prints the error, and returns the exit code."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,41 +16,9 @@ from torch.optim import Optimizer
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Precision
 from launch.config.strategy import Strategy
+from trainers.world import World
 
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-_OTHER_WORLDS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Process counts of launchers that do not set WORLD_SIZE: more than one there means models that nobody keeps in step."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Which process this is, as every launcher says it (torchrun's variables)."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def read_world() -> World:
-    """Returns this process's place; the only reader of RANK and WORLD_SIZE.
-
-    Raises:
-        ConfigError: started several times by something that does not say how the processes find each other.
-    """
-    if "WORLD_SIZE" not in os.environ:
-        for name in _OTHER_WORLDS:
-            if os.environ.get(name, "1") not in ("", "1"):
-                what = f"{os.environ[name]} processes were started ({name}), but WORLD_SIZE is not set: each would train a model of its own"
-                raise ConfigError(Problem(what, fix="fullrank run, torchrun or accelerate launch; under srun one launcher a node"))
-        return World()
-    return World(*(int(os.environ.get(name, default)) for name, default in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), "0101", strict=True)))
-
-
 def choose_device(strategy: Strategy | None) -> str:
     """Returns `cpu` or `cuda`: what the strategy or Accelerate's environment says, else what there is.
 
@@ -105,6 +72,7 @@ class Engine:
         if self.accelerator.num_processes != world.world_size:
             raise RuntimeError(f"{world.world_size} processes were started but Accelerate sees {self.accelerator.num_processes}: they would not be in step")
         self.device = self.accelerator.device
+        self._control = torch.distributed.new_group(backend="gloo") if device == "cuda" and world.world_size > 1 else None
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Returns the model as every rank trains it, in step, and its optimizer. Every rank must call this."""
@@ -137,12 +105,14 @@ class Engine:
         return norm
 
     def sum_over_ranks(self, values: Sequence[float | Tensor]) -> list[float]:
-        """Returns the sums of each value over all ranks, in float64. Every rank must call this."""
-        if self.world.world_size == 1:
-            return [float(value) for value in values]
-        tensor = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device).detach() for value in values])
-        torch.distributed.all_reduce(tensor)
-        return [float(value) for value in tensor.tolist()]
+        """Returns the sums of each value over all ranks, in float64. Every rank must call this.
+
+        It goes over the host (gloo), so that numbers known there do not make the host wait for the GPU.
+        """
+        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        if self.world.world_size > 1:
+            torch.distributed.all_reduce(tensor, group=self._control)
+        return [float(value) for value in tensor]
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Returns every rank's value, by rank. Every rank must call this."""

@@ -20,6 +20,7 @@ from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
 from trainers.engine import Engine
 from trainers.evaluation import Evaluation, Evaluator, write_evaluation
+from trainers.heartbeat import Heartbeat
 from trainers.loader import StepBatches, move_batch
 from trainers.optimizers import set_training_mode
 from trainers.sampler import samples_consumed
@@ -57,6 +58,7 @@ class Training:
     checkpoints: Checkpoints
     trackers: Trackers
     stops: StopRequests
+    heartbeat: Heartbeat
     console: Console
     progress: Progress
     total_steps: int
@@ -92,6 +94,7 @@ def fit(training: Training) -> Cause | None:
         result = train_step(training, batches)
         progress.step += 1
         progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
+        training.heartbeat.beat(progress.step)
         training.console.advance()
         if training.is_due(experiment.tracking.log_every) or training.is_done or progress.step == 1:
             log_step(training, result)

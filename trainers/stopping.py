@@ -20,13 +20,19 @@ STOP_FILE_INTERVAL_S = 1.0
 class StopRequests:
     """What this process was asked; `flags` travels with the step's own all-reduce, so that all ranks stop at one step."""
 
-    def __init__(self, stop_file: Path) -> None:
-        self._stop_file, self._heard, self._next_look = stop_file, set[Cause](), 0.0
+    def __init__(self) -> None:
+        self._stop_file: Path | None = None
+        self._heard: set[Cause] = set()
+        self._next_look = 0.0
 
     def listen(self) -> None:
         """Handles SIGTERM, SIGUSR2 and SIGINT from now on; a repeated signal counts once, a second Ctrl-C interrupts at once."""
         for number in _SIGNAL_CAUSES:
             signal.signal(number, self._hear)
+
+    def watch(self, stop_file: Path) -> None:
+        """Takes the appearance of this file as a request too."""
+        self._stop_file = stop_file
 
     def flags(self) -> list[float]:
         """Returns one number a cause, 1.0 if it was asked for here; looks at the stop file about once a second."""
@@ -43,6 +49,8 @@ class StopRequests:
         self._heard.add(cause)
 
     def _look_at_stop_file(self) -> None:
+        if self._stop_file is None:
+            return
         try:
             text = self._stop_file.read_text(encoding="utf-8").strip()
         except OSError:

@@ -138,6 +138,8 @@ def _split_problems(loaded: LoadedExperiment) -> list[Problem]:
         for key, wanted in wanting.items():
             if wanted:
                 problems.append(loaded.problem(key, "needs a validation split", fix="data.validation_fraction=0.1"))
+    if has_validation(experiment) and experiment.evaluate.test == "best" and not experiment.checkpoint.keep_best:
+        problems.append(loaded.problem("checkpoint.keep_best", "the best checkpoint is wanted at the end (evaluate.test: best) and not kept", fix="evaluate.test=last"))
     return problems
 
 
@@ -150,6 +152,8 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
             problems.append(loaded.problem(f"optimizer.{key}", f"has no meaning for {optimizer.name}", fix="delete it, or choose another optimizer.name"))
     if optimizer.nesterov and not optimizer.momentum:
         problems.append(loaded.problem("optimizer.nesterov", "needs a momentum", fix="optimizer.momentum=0.9"))
+    if schedule.name == "plateau" and schedule.warmup:
+        problems.append(loaded.problem("schedule.warmup", "has no meaning for plateau", fix="schedule.warmup=null"))
     meaning = {
         "decay": ("wsd",),
         "power": ("polynomial",),

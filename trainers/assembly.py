@@ -1,0 +1,144 @@
+"""Builds everything that fit() drives, from an experiment and the process it runs in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from launch.config.experiment import Experiment, dump_experiment
+from launch.config.load import LoadedExperiment, load_experiment
+from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
+from launch.config.run_dir import Attempt, RunDir
+from launch.config.strategy import load_strategy
+from trainers.checkpointing import Checkpoints, Progress
+from trainers.console import Console
+from trainers.crash import CrashReport
+from trainers.engine import Engine, choose_precision
+from trainers.evaluation import Evaluator
+from trainers.heartbeat import Heartbeat
+from trainers.loader import build_step_loader
+from trainers.loop import Training
+from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
+from trainers.sampler import RankSteps
+from trainers.stopping import StopRequests
+from trainers.tasks import Task, build_task
+from trainers.trackers import SILENT, open_trackers
+from trainers.world import read_world
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A rank that has found the others, and what they are going to train."""
+
+    loaded: LoadedExperiment
+    experiment: Experiment
+    arithmetic: BatchArithmetic
+    engine: Engine
+
+
+def join(config: str, overrides: Sequence[str], strategy_file: str | None, crash: CrashReport) -> Joined:
+    """Reads the experiment and joins the process group. Every rank must call this."""
+    world = read_world()
+    loaded = load_experiment(config, overrides)
+    experiment = resolve(loaded)
+    strategy = load_strategy(strategy_file) if strategy_file else None
+    arithmetic = resolve_batches(experiment.train.global_batch_size, world.world_size, experiment.train.micro_batch_size)
+    crash.phase = "joining the other ranks"
+    return Joined(loaded, experiment, arithmetic, Engine(world, strategy, choose_precision(experiment.train.precision, strategy)))
+
+
+def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopRequests, crash: CrashReport) -> Training:
+    """Loads data and model, restores the newest checkpoint, and opens the trackers. Every rank must call this."""
+    experiment, engine, arithmetic = joined.experiment, joined.engine, joined.arithmetic
+    world, values = engine.world, dump_experiment(experiment)
+    crash.phase = "loading data"
+    task = build_task(experiment)
+    num_samples = task.num_samples["train"]
+    per_epoch = steps_per_epoch(num_samples, arithmetic.global_batch_size)
+    num_steps = total_steps(experiment.train.duration, num_samples, arithmetic.global_batch_size)
+
+    crash.phase = "loading the model"
+    model = build_model(task, experiment)
+    engine.refuse_unless_equal(rank_facts(values, model))
+    model, optimizer = engine.prepare(model, build_optimizer(model.to(engine.device), experiment.optimizer))
+    schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
+    torch.manual_seed(experiment.seed * 1_000_003 + world.rank)  # dropout differs between ranks
+
+    checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
+    newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
+    progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
+    console = Console(world.is_main)
+    console.say(describe(engine, engine.unwrap(model), arithmetic, num_steps))
+    for note in task.notes:
+        console.say(note)
+    console.say(f"run directory {run.path}" + (f", resuming from {newest.name}" if newest else ""))
+
+    facts = {"world_size": world.world_size, "precision": engine.precision, "attempt": attempt.number, "optimizer_steps": num_steps}
+    return Training(
+        run=run,
+        experiment=experiment,
+        engine=engine,
+        task=task,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        steps=build_step_loader(
+            task.dataset("train"),
+            task.collate,
+            RankSteps(
+                num_samples,
+                arithmetic,
+                rank=world.rank,
+                seed=experiment.seed,
+                first_step=progress.step,
+                total_steps=num_steps,
+                lengths=task.lengths("train") if experiment.train.group_by_length else None,
+            ),
+            experiment.data.num_workers,
+            pin_memory=engine.device.type == "cuda",
+        ),
+        evaluator=Evaluator(engine, task, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, experiment.data.num_workers),
+        checkpoints=checkpoints,
+        trackers=open_trackers(run, experiment, facts) if world.is_main else SILENT,
+        stops=stops,
+        heartbeat=Heartbeat(run, crash, world.is_main),
+        console=console,
+        progress=progress,
+        total_steps=num_steps,
+        steps_per_epoch=per_epoch,
+    )
+
+
+def build_model(task: Task, experiment: Experiment) -> nn.Module:
+    """Returns the task's model as the experiment wants it trained."""
+    model = task.build_model()
+    freeze_parameters(model, experiment.model.freeze)
+    if experiment.model.compile:
+        model.compile()
+    return model
+
+
+def rank_facts(values: dict[str, object], model: nn.Module) -> dict[str, str]:
+    """Returns what must be equal on every rank before the first step, as short texts."""
+    weights = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        weights.update(f"{name} {tuple(parameter.shape)} {float(parameter.detach().double().sum())!r}".encode())
+    config = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    return {"the experiment": config.hexdigest()[:12], "the initial weights": weights.hexdigest()[:12], "torch's version": torch.__version__}
+
+
+def describe(engine: Engine, module: nn.Module, arithmetic: BatchArithmetic, num_steps: int) -> str:
+    """Returns the line that says what is about to run."""
+    world = engine.world
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in module.parameters())
+    strategy = "1 process" if world.world_size == 1 else f"DDP over {world.world_size} processes"
+    batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {world.world_size} x {arithmetic.gradient_accumulation_steps}"
+    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.2f} of {total / 1e6:.1f} M parameters"
+    return f"{strategy} on {engine.device.type}, {engine.precision}, {size}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"

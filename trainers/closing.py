@@ -1,0 +1,49 @@
+"""Leaves a training: the final model and the report after its end, a word on how to go on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+
+from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.run_dir import Cause, RunDir, update_status
+from trainers.loop import Training
+from trainers.report import write_report
+
+
+def close(training: Training, cause: Cause | None) -> int:
+    """Writes what a run leaves behind and returns the exit code. Every rank must call this."""
+    run, progress = training.run, training.progress
+    if training.engine.world.is_main:
+        if cause is None:
+            save_model(training)
+            update_status(run, state="completed", cause=None, step=progress.step, ended=time.time())
+            _report(run, training)
+        else:
+            update_status(run, state="stopped", cause=cause, step=progress.step, ended=time.time())
+            training.console.stop()
+            training.console.say(f"stopped ({cause}) at step {progress.step}, saved; go on with: fullrank resume {run.path}")
+    training.engine.barrier()  # nobody leaves while rank 0 is still writing
+    training.engine.close()
+    if cause is None:
+        return EXIT_DONE
+    return EXIT_INTERRUPTED if cause == "user" else EXIT_STOPPED
+
+
+def save_model(training: Training) -> None:
+    """Replaces <run>/model by the model in its library's own format. Rank 0 only."""
+    model = training.engine.unwrap(training.model)
+    temporary = training.run.model.with_name(".model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    training.task.save(model, temporary, dict(model.state_dict()))
+    shutil.rmtree(training.run.model, ignore_errors=True)
+    temporary.rename(training.run.model)
+
+
+def _report(run: RunDir, training: Training) -> None:
+    """Writes report.md; a picture that cannot be drawn must not fail a training that is done."""
+    try:
+        write_report(run)
+    except Exception:
+        training.console.say(f"warning: the report could not be written; try again with: fullrank report {run.path}\n{traceback.format_exc()}")

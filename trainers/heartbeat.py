@@ -1,0 +1,25 @@
+"""Keeps status.json and the crash report at the step that training has reached."""
+
+from __future__ import annotations
+
+import time
+
+from launch.config.run_dir import RunDir, update_status
+from trainers.crash import CrashReport
+
+INTERVAL_S = 2.0
+
+
+class Heartbeat:
+    """Written by rank 0, at most every two seconds; the crash report knows every step on every rank."""
+
+    def __init__(self, run: RunDir, crash: CrashReport, is_main: bool) -> None:
+        self._run, self._crash, self._is_main, self._next = run, crash, is_main, 0.0
+
+    def beat(self, step: int, phase: str = "training") -> None:
+        """Notes that `step` optimizer steps are done."""
+        self._crash.step, self._crash.phase = step, phase
+        now = time.monotonic()
+        if self._is_main and now >= self._next:
+            self._next = now + INTERVAL_S
+            update_status(self._run, step=step)

@@ -1,0 +1,55 @@
+"""Finds or makes the run directory and its attempt, the same on every rank."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import yaml
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Experiment, dump_experiment
+from launch.config.load import LoadedExperiment
+from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic
+from trainers.engine import Engine
+
+
+def open_run(engine: Engine, loaded: LoadedExperiment, experiment: Experiment, run_dir: Path | None) -> tuple[RunDir, Attempt]:
+    """Returns the run and the attempt that rank 0 found or made. Every rank must call this.
+
+    Under `fullrank run` both are there already; under a stock launcher rank 0 makes what is missing.
+
+    Raises:
+        ConfigError: the folder holds something that is not a run.
+    """
+    answer: tuple[str, int] | ConfigError | None = None
+    if engine.world.is_main:
+        try:
+            run, attempt = _find_or_make(loaded, experiment, run_dir)
+            answer = (str(run.path), attempt.number)
+        except ConfigError as error:
+            answer = error
+    answer = engine.from_main(answer)
+    if isinstance(answer, ConfigError):
+        raise answer
+    assert answer is not None
+    run = RunDir(Path(answer[0]))
+    return run, run.attempt(answer[1])
+
+
+def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Path | None) -> tuple[RunDir, Attempt]:
+    run = RunDir(run_dir.expanduser().absolute()) if run_dir else None
+    if run is None or not run.resolved.is_file():
+        if run and run.path.is_dir() and any(run.path.iterdir()):
+            raise ConfigError(Problem("the folder is not empty and not a run", where=str(run.path), fix="another --run-dir"))
+        run = create_run_dir(Path(os.environ.get("FULLRANK_RUN_ROOT", "runs")), experiment.name, run_dir)
+        write_atomic(run.experiment, loaded.text)
+        write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
+        write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))
+    number = os.environ.get("FULLRANK_ATTEMPT")
+    attempt = run.attempt(int(number)) if number else create_attempt(run)
+    attempt.failures.mkdir(parents=True, exist_ok=True)
+    update_status(run, experiment=experiment.name, state="running", cause=None, attempt=attempt.number, host=socket.gethostname(), pid=os.getpid(), started=time.time())
+    return run, attempt

@@ -1,0 +1,64 @@
+"""THE training script: one experiment file, any number of processes, under any launcher.
+
+python -m trainers.train --config EXPERIMENT.yaml [--strategy FILE] [--run-dir DIR] [KEY=VALUE ...]
+accelerate launch --config_file STRATEGY.yaml trainers/train.py --config EXPERIMENT.yaml [KEY=VALUE ...]
+torchrun --nproc-per-node 2 trainers/train.py --config EXPERIMENT.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file: find the packages beside this folder, not the modules in it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from trainers.crash import CrashReport
+from trainers.stopping import StopRequests
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains, and returns the exit code: 0 done, 1 failed, 2 bad input, 75 stopped on warning, 130 interrupted."""
+    options = parse_arguments(arguments)
+    stops, crash = StopRequests(), CrashReport(int(os.environ.get("RANK", "0")))
+    stops.listen()  # before the slow imports: a warning may come at any time
+    try:
+        return train(options, stops, crash)
+    except BaseException as error:
+        code = crash.write(error)
+        sys.stdout.flush()
+        os._exit(code)  # not through exit handlers: they would wait for ranks that are stuck in a collective
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Returns config, strategy, run_dir and overrides."""
+    parser = argparse.ArgumentParser(prog="trainers.train", description="Train one experiment; started once a process by a launcher.")
+    parser.add_argument("--config", required=True, help="experiment: a YAML file, or the name of a shipped one")
+    parser.add_argument("--strategy", help="Accelerate YAML file that says how the processes work together")
+    parser.add_argument("--run-dir", type=Path, help="run directory; with checkpoints in it training goes on from the newest")
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # what the deepspeed launcher adds
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace the experiment's")
+    return parser.parse_intermixed_args(arguments)
+
+
+def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) -> int:
+    """Joins the other ranks, builds the training, runs it, and leaves. Every rank must call this."""
+    from trainers.assembly import build_training, join
+    from trainers.closing import close
+    from trainers.loop import fit
+    from trainers.starting import open_run
+
+    joined = join(options.config, options.overrides, options.strategy, crash)
+    run, attempt = open_run(joined.engine, joined.loaded, joined.experiment, options.run_dir)
+    crash.attempt = attempt
+    stops.watch(attempt.stop_file)
+    training = build_training(joined, run, attempt, stops, crash)
+    with training.trackers:
+        cause = fit(training)
+    return close(training, cause)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
