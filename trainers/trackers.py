@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
@@ -44,7 +44,7 @@ class Trackers:
     As a context manager it closes with exit code 1 if an exception passes through, else with `exit_code` (0 unless it was set).
     """
 
-    def __init__(self, metrics: MetricsFile, others: Mapping[str, Tracker]) -> None:
+    def __init__(self, metrics: MetricsFile | None, others: Mapping[str, Tracker]) -> None:
         self.metrics = metrics
         self.exit_code = EXIT_DONE
         self._others = dict(others)
@@ -53,14 +53,14 @@ class Trackers:
     def log(self, record: Record) -> None:
         """Writes a record with `step` and `split`; one that metrics.jsonl already has is dropped everywhere."""
         stamped = {"time": time.time(), **record}
-        if not _guarded("metrics.jsonl", self.metrics.append, stamped):
+        if self.metrics is None or not _guarded("metrics.jsonl", self.metrics.append, stamped):
             return
         for name, tracker in self._others.items():
             _guarded(name, tracker.log, stamped)
 
     def close(self, exit_code: int | None = None) -> None:
         """Ends every tracker; returns within WANDB_FINISH_S seconds. A second call does nothing."""
-        if self._closed:
+        if self._closed or self.metrics is None:
             return
         self._closed = True
         _guarded("metrics.jsonl", self.metrics.close)
@@ -89,6 +89,10 @@ class Silent(Trackers):
 
 
 SILENT = Silent()
+
+
+SILENT = Trackers(None, {})
+"""What every rank but the first has: takes records and keeps none."""
 
 
 def open_trackers(run: RunDir, experiment: Experiment, facts: Mapping[str, Any]) -> Trackers:
@@ -206,7 +210,8 @@ class WandbProcess:
         """Nothing to do: the process reads metrics.jsonl itself."""
 
     def close(self, exit_code: int) -> None:
-        self._send(str(exit_code))
+        with contextlib.suppress(BrokenPipeError):  # it gave up, and has said so
+            self._send(str(exit_code))
         try:
             self._process.communicate(timeout=WANDB_FINISH_S)
         except subprocess.TimeoutExpired:
@@ -220,7 +225,7 @@ class WandbProcess:
         self._process.stdin.flush()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
     """A process started inside inherits the block; this thread gets what was waiting afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
