@@ -25,6 +25,9 @@ NOT_METRICS = ("step", "epoch", "split", "time")
 WANDB_FINISH_S = 30.0
 """How long the end of training waits for W&B; what is missing then can be sent with `wandb sync`."""
 
+WANDB_FAILED_FINISH_S = 5.0
+"""The same where a rank has failed: the others are stuck until it leaves."""
+
 Record = Mapping[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,22 +76,6 @@ class Trackers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         failed = kind is not None and not issubclass(kind, SystemExit)
         self.close(EXIT_FAILED if failed else None)
-
-
-class Silent(Trackers):
-    """What the ranks that track nothing hold: rank 0 keeps the records of all."""
-
-    def __init__(self) -> None:
-        """Opens nothing."""
-
-    def log(self, record: Record) -> None:
-        """Drops the record."""
-
-    def close(self, exit_code: int | None = None) -> None:
-        """Closes nothing."""
-
-
-SILENT = Silent()
 
 
 SILENT = Trackers(None, {})
@@ -212,12 +199,13 @@ class WandbProcess:
     def close(self, exit_code: int) -> None:
         with contextlib.suppress(BrokenPipeError):  # it gave up, and has said so
             self._send(str(exit_code))
+        patience_s = WANDB_FAILED_FINISH_S if exit_code == EXIT_FAILED else WANDB_FINISH_S
         try:
-            self._process.communicate(timeout=WANDB_FINISH_S)
+            self._process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            print(f"warning: W&B did not finish in {WANDB_FINISH_S:g} s; its files are in {self._folder}", file=sys.stderr)
+            print(f"warning: W&B did not finish in {patience_s:g} s; its files are in {self._folder}", file=sys.stderr)
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
