@@ -123,7 +123,9 @@ class Checkpoints:
         """
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         if state["format"] > FORMAT:
-            raise StateError(Problem(f"was written in format {state['format']}, and this fullrank reads up to {FORMAT}", where=str(path), fix="update fullrank"))
+            raise StateError(
+                Problem(f"was written in format {state['format']}, and this fullrank reads up to {FORMAT}", where=str(path), fix="update fullrank")
+            )
         _refuse_other_training(state["experiment"], self._experiment, path)
         self.load_weights(path, model)
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
@@ -205,7 +207,18 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-MAY_CHANGE = ("name", "data.num_workers", "train.duration", "train.micro_batch_size", "train.precision", "evaluate", "checkpoint", "tracking", "model.compile", "model.gradient_checkpointing")
+MAY_CHANGE = (
+    "name",
+    "data.num_workers",
+    "train.duration",
+    "train.micro_batch_size",
+    "train.precision",
+    "evaluate",
+    "checkpoint",
+    "tracking",
+    "model.compile",
+    "model.gradient_checkpointing",
+)
 """Keys that may differ between attempts of one run; any other would make it another training."""
 
 
@@ -223,7 +236,12 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     problems = [
-        Problem(f"is {new!r} now and was {old!r} when {path.name} was written: going on would be another training", where=str(path), key=key, fix="a new run for the new value")
+        Problem(
+            f"is {new!r} now and was {old!r} when {path.name} was written: going on would be another training",
+            where=str(path),
+            key=key,
+            fix="a new run for the new value",
+        )
         for key, old, new in changed_keys(before, now)
     ]
     if problems:

@@ -33,7 +33,16 @@ class Console:
         """Shows the bar, with rate and time left, from `step` on."""
         self._total = total_steps
         if self._on_terminal:
-            self._bar = tqdm(total=total_steps, initial=step, ncols=self._width, unit=" steps", desc="train", dynamic_ncols=self._width is None, mininterval=0.5, smoothing=0.05)
+            self._bar = tqdm(
+                total=total_steps,
+                initial=step,
+                ncols=self._width,
+                unit=" steps",
+                desc="train",
+                dynamic_ncols=self._width is None,
+                mininterval=0.5,
+                smoothing=0.05,
+            )
 
     def advance(self) -> None:
         if self._bar is not None:

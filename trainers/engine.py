@@ -19,6 +19,8 @@ from launch.config.strategy import Strategy
 from trainers.world import World
 
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
 def choose_device(strategy: Strategy | None) -> str:
     """Returns `cpu` or `cuda`: what the strategy or Accelerate's environment says, else what there is.
 
@@ -33,7 +35,9 @@ def choose_device(strategy: Strategy | None) -> str:
     if asked or os.path.exists("/proc/driver/nvidia/version"):
         why = f"the strategy {strategy.where} is for GPUs" if asked and strategy else "this machine has an NVIDIA driver"
         what = f"{why}, but torch {torch.__version__} (CUDA {torch.version.cuda}) finds no GPU it can use"
-        raise ConfigError(Problem(what, fix="--strategy cpu to train on the CPU on purpose; otherwise compare the driver's CUDA version with torch's"))
+        raise ConfigError(
+            Problem(what, fix="--strategy cpu to train on the CPU on purpose; otherwise compare the driver's CUDA version with torch's")
+        )
     return "cpu"
 
 
@@ -70,9 +74,11 @@ class Engine:
             ],
         )
         if self.accelerator.num_processes != world.world_size:
-            raise RuntimeError(f"{world.world_size} processes were started but Accelerate sees {self.accelerator.num_processes}: they would not be in step")
+            raise RuntimeError(
+                f"{world.world_size} processes were started but Accelerate sees {self.accelerator.num_processes}: they would not be in step"
+            )
         self.device = self.accelerator.device
-        self._control = torch.distributed.new_group(backend="gloo") if device == "cuda" and world.world_size > 1 else None
+        self._control: Any = torch.distributed.new_group(backend="gloo") if device == "cuda" and world.world_size > 1 else None
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Returns the model as every rank trains it, in step, and its optimizer. Every rank must call this."""
@@ -93,7 +99,7 @@ class Engine:
             with self.accelerator.no_sync(model):
                 yield
 
-    def backward(self, loss_sum: Tensor, global_count: int) -> None:
+    def backward(self, loss_sum: Tensor, global_count: float) -> None:
         """Adds this rank's gradients of `loss_sum / global_count`; DDP's mean over ranks is undone here."""
         self.accelerator.backward(loss_sum * (self.world.world_size / global_count))
 
@@ -146,7 +152,12 @@ class Engine:
             values = [rank_facts[name] for rank_facts in everywhere]
             if len(set(values)) > 1:
                 odd = [f"rank {rank}: {value}" for rank, value in enumerate(values) if value != values[0]]
-                problems.append(Problem(f"the ranks differ in {name}: rank 0: {values[0]}; {'; '.join(odd[:4])}", fix="start every rank with the same command and environment"))
+                problems.append(
+                    Problem(
+                        f"the ranks differ in {name}: rank 0: {values[0]}; {'; '.join(odd[:4])}",
+                        fix="start every rank with the same command and environment",
+                    )
+                )
         if problems:
             raise ConfigError(*problems)
 
@@ -159,7 +170,9 @@ def _refuse_contradictions(world: World, strategy: Strategy | None) -> None:
     """What the launcher was told and what train.py was told must be one training."""
     for name, kind in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DEEPSPEED"), ("ACCELERATE_USE_MEGATRON_LM", "MEGATRON_LM")):
         if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise ConfigError(Problem(f"accelerate was told distributed_type {kind} ({name}), which has no engine here", allowed="NO, MULTI_CPU, MULTI_GPU"))
+            raise ConfigError(
+                Problem(f"accelerate was told distributed_type {kind} ({name}), which has no engine here", allowed="NO, MULTI_CPU, MULTI_GPU")
+            )
     if strategy is None or strategy.engine is None:
         return
     nodes, per_node = strategy.num_nodes or 1, strategy.processes_per_node

@@ -49,7 +49,9 @@ class Evaluator:
         was_training = module.training
         module.eval()
         batches = evaluation_batches(task.num_samples[split], self._batch_size, world.rank, world.world_size, task.lengths(split))
-        loader = build_evaluation_loader(task.dataset(split), task.collate, batches, self._num_workers if len(batches) > 8 else 0, engine.device.type == "cuda")
+        loader = build_evaluation_loader(
+            task.dataset(split), task.collate, batches, self._num_workers if len(batches) > 8 else 0, engine.device.type == "cuda"
+        )
         metrics = task.build_metrics().to(engine.device)
         loss_sum, count = torch.zeros((), dtype=torch.float64), 0
         with torch.inference_mode(), engine.accelerator.autocast():
@@ -58,14 +60,18 @@ class Evaluator:
                 metrics.update(*arguments)
                 loss_sum, count = loss_sum + batch_loss.double().cpu(), count + int(batch_count)
         loss_sum_all, count_all = engine.sum_over_ranks([loss_sum, float(count)])
-        values = {name: value for name, value in metrics.compute().items()}
+        values = metrics.compute()
         module.train(was_training)
         scalars = {name: float(value) for name, value in values.items() if value.ndim == 0}
         tables = {name: value.tolist() for name, value in values.items() if value.ndim > 0}
-        return Evaluation(split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], time.perf_counter() - started)
+        return Evaluation(
+            split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], time.perf_counter() - started
+        )
 
 
 def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, label_names: list[str]) -> None:
     """Replaces <run>/evaluations/<split>.json. Rank 0 only."""
     run.evaluations.mkdir(exist_ok=True)
-    write_json(run.evaluations / f"{evaluation.split}.json", {"step": step, "metrics": evaluation.metrics, "label_names": label_names, **evaluation.tables})
+    write_json(
+        run.evaluations / f"{evaluation.split}.json", {"step": step, "metrics": evaluation.metrics, "label_names": label_names, **evaluation.tables}
+    )

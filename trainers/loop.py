@@ -155,11 +155,15 @@ def log_step(training: Training, result: StepResult) -> None:
         FullrankError: the loss is no longer a number.
     """
     counts, progress = training.throughput, training.progress
-    loss_sum, samples, real, computed = training.engine.sum_over_ranks([result.loss_sum, float(counts.samples), float(counts.real_tokens), float(counts.computed_tokens)])
+    loss_sum, samples, real, computed = training.engine.sum_over_ranks(
+        [result.loss_sum, float(counts.samples), float(counts.real_tokens), float(counts.computed_tokens)]
+    )
     loss = loss_sum / result.global_count
     if not math.isfinite(loss):
         fix = "a lower optimizer.lr, a longer schedule.warmup, or train.gradient_clip_norm=1.0; fp16 overflows where bf16 does not"
-        raise FullrankError(Problem(f"the training loss is {loss} at step {progress.step}: the weights are lost from here on", key="optimizer.lr", fix=fix))
+        raise FullrankError(
+            Problem(f"the training loss is {loss} at step {progress.step}: the weights are lost from here on", key="optimizer.lr", fix=fix)
+        )
     now = time.perf_counter()
     seconds = max(now - counts.started, 1e-9)
     record = {

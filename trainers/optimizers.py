@@ -29,13 +29,19 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> int:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(Problem(f"{pattern!r} matches no parameter", key="model.freeze", allowed=f"names like {names[0]}, {names[len(names) // 2]}, {names[-1]}"))
+            raise ConfigError(
+                Problem(
+                    f"{pattern!r} matches no parameter", key="model.freeze", allowed=f"names like {names[0]}, {names[len(names) // 2]}, {names[-1]}"
+                )
+            )
     for name, parameter in model.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
             frozen += parameter.numel()
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(Problem("every parameter is frozen: nothing is left to train", key="model.freeze", fix="leave the head out of the patterns"))
+        raise ConfigError(
+            Problem("every parameter is frozen: nothing is left to train", key="model.freeze", fix="leave the head out of the patterns")
+        )
     return frozen
 
 

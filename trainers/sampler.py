@@ -105,7 +105,9 @@ class RankSteps:
             yield RankStep(step, epoch, split_over_ranks(batches[place], epoch, self._arithmetic)[self._rank])
 
 
-def evaluation_batches(num_samples: int, batch_size: int, rank: int, world_size: int, lengths: Sequence[int] | Indices | None = None) -> list[Indices]:
+def evaluation_batches(
+    num_samples: int, batch_size: int, rank: int, world_size: int, lengths: Sequence[int] | Indices | None = None
+) -> list[Indices]:
     """Returns this rank's batches of an evaluation; over all ranks every sample comes exactly once."""
     order = np.arange(num_samples) if lengths is None else _longest_first(np.arange(num_samples), np.asarray(lengths))
     return [order[start : start + batch_size] for start in range(0, num_samples, batch_size)][rank::world_size]

@@ -51,5 +51,14 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
     number = os.environ.get("FULLRANK_ATTEMPT")
     attempt = run.attempt(int(number)) if number else create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
-    update_status(run, experiment=experiment.name, state="running", cause=None, attempt=attempt.number, host=socket.gethostname(), pid=os.getpid(), started=time.time())
+    update_status(
+        run,
+        experiment=experiment.name,
+        state="running",
+        cause=None,
+        attempt=attempt.number,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=time.time(),
+    )
     return run, attempt

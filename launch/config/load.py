@@ -99,7 +99,9 @@ def find_shipped(name_or_path: str, kind: str) -> Path:
     if not path.is_file():
         names = sorted(p.stem for p in folder.glob("*.yaml"))
         near = suggest(name_or_path, names)
-        what = f"there is no shipped {kind[:-1] if kind.endswith('s') else 'strategy'} {name_or_path!r}" + (f"; did you mean {near!r}?" if near else "")
+        what = f"there is no shipped {kind[:-1] if kind.endswith('s') else 'strategy'} {name_or_path!r}" + (
+            f"; did you mean {near!r}?" if near else ""
+        )
         raise ConfigError(Problem(what, allowed=", ".join(names) or "none", fix=f"a path for a file of your own: ./{name_or_path}.yaml"))
     return path
 
@@ -283,15 +285,24 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
         near = suggest(str(key[-1]), names)
         return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, _dotted(key), allowed=", ".join(names) or None)
     if kind == "missing":
-        return Problem("the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, _dotted(key), allowed=_description(model, key))
+        return Problem(
+            "the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, _dotted(key), allowed=_description(model, key)
+        )
     if kind == "literal_error":
         near = suggest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected"))))
-        return Problem(f"{detail['input']!r} is not possible" + (f"; did you mean {near!r}?" if near else ""), where, _dotted(key), allowed=str(context.get("expected")))
+        return Problem(
+            f"{detail['input']!r} is not possible" + (f"; did you mean {near!r}?" if near else ""),
+            where,
+            _dotted(key),
+            allowed=str(context.get("expected")),
+        )
     if kind == "value_error":
         return Problem(str(context.get("error", detail["msg"])), where, _dotted(key))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, _dotted(key), allowed=_description(model, key))
-    return Problem(f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}", where, _dotted(key), allowed=_description(model, key))
+    return Problem(
+        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}", where, _dotted(key), allowed=_description(model, key)
+    )
 
 
 def _existing(location: tuple[str | int, ...], model: type[BaseModel]) -> KeyPath:
@@ -356,5 +367,3 @@ def _copied(values: Any) -> Any:
     if isinstance(values, dict):
         return {key: _copied(value) for key, value in values.items()}
     return [_copied(value) for value in values] if isinstance(values, list) else values
-
-

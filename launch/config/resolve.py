@@ -109,10 +109,14 @@ def _metric_problems(loaded: LoadedExperiment) -> list[Problem]:
     evaluate: Evaluate = loaded.experiment.evaluate
     metrics = TASK_METRICS[loaded.experiment.task.kind]
     if evaluate.metric not in metrics:
-        return [loaded.problem("evaluate.metric", f"{evaluate.metric!r} is not a metric of {loaded.experiment.task.kind}", allowed=", ".join(metrics))]
+        return [
+            loaded.problem("evaluate.metric", f"{evaluate.metric!r} is not a metric of {loaded.experiment.task.kind}", allowed=", ".join(metrics))
+        ]
     if evaluate.mode != metrics[evaluate.metric] and loaded.origins["evaluate.mode"].kind != "default":
         right = metrics[evaluate.metric]
-        return [loaded.problem("evaluate.mode", f"{evaluate.mode!r}, but a better {evaluate.metric} is the {right}imum", fix=f"evaluate.mode={right}")]
+        return [
+            loaded.problem("evaluate.mode", f"{evaluate.mode!r}, but a better {evaluate.metric} is the {right}imum", fix=f"evaluate.mode={right}")
+        ]
     return []
 
 
@@ -139,7 +143,11 @@ def _split_problems(loaded: LoadedExperiment) -> list[Problem]:
             if wanted:
                 problems.append(loaded.problem(key, "needs a validation split", fix="data.validation_fraction=0.1"))
     if has_validation(experiment) and experiment.evaluate.test == "best" and not experiment.checkpoint.keep_best:
-        problems.append(loaded.problem("checkpoint.keep_best", "the best checkpoint is wanted at the end (evaluate.test: best) and not kept", fix="evaluate.test=last"))
+        problems.append(
+            loaded.problem(
+                "checkpoint.keep_best", "the best checkpoint is wanted at the end (evaluate.test: best) and not kept", fix="evaluate.test=last"
+            )
+        )
     return problems
 
 
@@ -149,7 +157,9 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
     unused = {"sgd": ("betas", "eps"), "adam": ("momentum", "nesterov"), "adamw": ("momentum", "nesterov")}[optimizer.name]
     for key in unused:
         if _is_set(loaded, f"optimizer.{key}"):
-            problems.append(loaded.problem(f"optimizer.{key}", f"has no meaning for {optimizer.name}", fix="delete it, or choose another optimizer.name"))
+            problems.append(
+                loaded.problem(f"optimizer.{key}", f"has no meaning for {optimizer.name}", fix="delete it, or choose another optimizer.name")
+            )
     if optimizer.nesterov and not optimizer.momentum:
         problems.append(loaded.problem("optimizer.nesterov", "needs a momentum", fix="optimizer.momentum=0.9"))
     if schedule.name == "plateau" and schedule.warmup:
@@ -163,7 +173,9 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
     }
     for key, names in meaning.items():
         if _is_set(loaded, f"schedule.{key}") and schedule.name not in names:
-            problems.append(loaded.problem(f"schedule.{key}", f"has no meaning for {schedule.name}", allowed=f"only with schedule.name {' or '.join(names)}"))
+            problems.append(
+                loaded.problem(f"schedule.{key}", f"has no meaning for {schedule.name}", allowed=f"only with schedule.name {' or '.join(names)}")
+            )
     return problems
 
 

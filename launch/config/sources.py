@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
+from launch.config.run_dir import RunDir, find_run
 
-_PYPI = re.compile(r"pypi://(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:/(?P<path>[^#]*))?(?:#(?P<fragment>.*))?")
-_HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_PYPI = re.compile(
+    r"pypi://(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:/(?P<path>[^#]*))?(?:#(?P<fragment>.*))?"
+)
+_HUB = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)(?::(?P<configuration>[A-Za-z0-9][A-Za-z0-9._-]*))?")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class LocalPath:
 
 @dataclass(frozen=True)
 class HubName:
-    """NAME or OWNER/NAME on the hub."""
+    """NAME or OWNER/NAME on the hub; a data set may have one of its configurations after a colon (`nyu-mll/glue:sst2`)."""
 
     name: str
+    configuration: str | None = None
 
 
 Source = PackageFile | LocalPath | HubName
@@ -54,9 +58,38 @@ def parse_source(text: str, key: str = "source") -> Source:
     path = Path(text).expanduser()
     if text.startswith(("/", "./", "../", "~", "runs/")) or text in (".", "..") or path.exists():
         return LocalPath(path.absolute())
-    if _HUB.fullmatch(text):
-        return HubName(text)
-    raise ConfigError(Problem(f"{text!r} is not a hub name, and no such path is there", key=key, allowed="OWNER/NAME, a path, or pypi://NAME==VERSION/path#sha256=..."))
+    hub = _HUB.fullmatch(text)
+    if hub is not None:
+        return HubName(hub["name"], hub["configuration"])
+    raise ConfigError(
+        Problem(
+            f"{text!r} is not a hub name, and no such path is there", key=key, allowed="OWNER/NAME, a path, or pypi://NAME==VERSION/path#sha256=..."
+        )
+    )
+
+
+def find_source(text: str, key: str) -> Source:
+    """Returns what a source names, with a local path checked to be there and a run replaced by its model.
+
+    Raises:
+        ConfigError: as parse_source, or no such path, or a run that has no finished model.
+    """
+    source = parse_source(text, key)
+    if not isinstance(source, LocalPath):
+        return source
+    path = source.path
+    if not path.exists() and text.startswith("runs/"):
+        path = find_run(text.removeprefix("runs/"), Path("runs")).path
+    if not path.exists():
+        raise ConfigError(Problem(f"there is no {path}", key=key, fix="check the path; a hub name is OWNER/NAME, without a dot or slash in front"))
+    run = RunDir(path)
+    if not run.resolved.is_file():
+        return LocalPath(path)
+    if not run.model.is_dir():
+        raise ConfigError(
+            Problem(f"the run {path} has no finished model", key=key, fix=f"fullrank resume {path}, or a checkpoint of it: {run.checkpoints}/...")
+        )
+    return LocalPath(run.model)
 
 
 def cache_root() -> Path:

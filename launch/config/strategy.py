@@ -101,7 +101,7 @@ def parse_strategy(document: Document) -> Strategy:
             near = suggest(key, ACCELERATE_KEYS)
             problem(key, "no such key in an Accelerate configuration" + (f"; did you mean {near!r}?" if near else ""))
     for key, inert in _INERT.items():
-        if key in values and values[key] not in inert:
+        if key in values and values[key] not in inert and not (key == "gpu_ids" and _hides_gpus(values)):
             problem(key, f"{values[key]!r} cannot be honoured", allowed=f"leave it out, or {inert[0]!r}")
     kind = values.get("distributed_type", "NO")
     if kind not in ENGINES:
@@ -117,7 +117,11 @@ def parse_strategy(document: Document) -> Strategy:
     if total and total % (num_nodes or 1):
         problem("num_processes", f"{total} processes do not spread evenly over {num_nodes} machines", allowed=f"a multiple of {num_nodes}")
     if ENGINES.get(str(kind)) == "single" and (total or 1) > 1:
-        problem("num_processes", f"{total} processes with distributed_type NO would train {total} separate models", fix="distributed_type: MULTI_GPU (or MULTI_CPU)")
+        problem(
+            "num_processes",
+            f"{total} processes with distributed_type NO would train {total} separate models",
+            fix="distributed_type: MULTI_GPU (or MULTI_CPU)",
+        )
     if problems:
         raise ConfigError(*problems)
     return Strategy(
@@ -133,9 +137,15 @@ def parse_strategy(document: Document) -> Strategy:
 
 
 def _uses_cpu(values: dict[str, Any]) -> bool | None:
-    if values.get("use_cpu") or values.get("distributed_type") == "MULTI_CPU":
+    if values.get("use_cpu") or values.get("distributed_type") == "MULTI_CPU" or _hides_gpus(values):
         return True
     return False if values.get("distributed_type") == "MULTI_GPU" or values.get("use_cpu") is False else None
+
+
+def _hides_gpus(values: dict[str, Any]) -> bool:
+    """Returns whether gpu_ids names only GPUs that do not exist: how a file that `accelerate launch` starts several CPU processes with says so."""
+    ids = values.get("gpu_ids")
+    return ids is not None and {part.strip() for part in str(ids).split(",")} == {"-1"}
 
 
 def _count(key: str, values: dict[str, Any], problem: Any) -> int | None:

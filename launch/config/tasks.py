@@ -25,7 +25,8 @@ class TextClassification(Section):
     )
     label_threshold: float | None = Field(
         None,
-        description="For numeric ratings: above it is class 1 (positive), below it class 0 (negative), equal is left out and counted. null: labels are classes.",
+        description="For numeric ratings: above it is class 1 (positive), below it class 0 (negative), equal is left out and counted. "
+        "null: labels are classes.",
     )
 
 

@@ -32,7 +32,12 @@ def learning_rates(name: str, steps: int, **options: object) -> list[float]:
 def test_freezing_takes_gradients_from_what_the_patterns_match() -> None:
     net = Net()
     assert freeze_parameters(net, ["embeddings.*", "layer.[0]*"]) == 20 + 20
-    assert [name for name, p in net.named_parameters() if p.requires_grad] == ["layer.1.0.weight", "layer.1.0.bias", "classifier.weight", "classifier.bias"]
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == [
+        "layer.1.0.weight",
+        "layer.1.0.bias",
+        "classifier.weight",
+        "classifier.bias",
+    ]
 
 
 def test_a_frozen_part_is_in_evaluation_mode_with_its_dropout() -> None:
@@ -50,7 +55,10 @@ def test_useless_freezing_is_refused(patterns: list[str], words: str) -> None:
 
 def test_biases_are_not_decayed() -> None:
     groups = parameter_groups(Net(), lr=0.1, weight_decay=0.01, layer_decay=None)
-    assert [(group["lr"], group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.1, 0.01, [2, 2, 2, 2]), (0.1, 0.0, [1, 1, 1])]
+    assert [(group["lr"], group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [
+        (0.1, 0.01, [2, 2, 2, 2]),
+        (0.1, 0.0, [1, 1, 1]),
+    ]
 
 
 def test_layer_decay_lowers_the_rate_with_the_distance_from_the_head() -> None:
@@ -66,7 +74,8 @@ def test_schedules_count_optimizer_steps() -> None:
     assert learning_rates("polynomial", 4, power=2.0) == [1.0, 0.5625, 0.25, 0.0625]
     assert learning_rates("wsd", 10, warmup=warmup, decay=warmup) == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5]
     cycle = learning_rates("one_cycle", 10, warmup=warmup)
-    assert max(cycle) == cycle[2] and cycle[-1] < cycle[0] < 0.1
+    assert max(cycle) == cycle[2]
+    assert cycle[-1] < cycle[0] < 0.1
 
 
 def test_plateau_lowers_the_rate_after_evaluations_without_gain() -> None:

@@ -12,7 +12,9 @@ LENGTHS = np.random.default_rng(0).integers(3, 80, size=1003)
 def seen_by_step(world_size: int, micro: int, first_step: int = 0, total_steps: int = 70) -> list[set[tuple[int, int]]]:
     arithmetic = resolve_batches(32, world_size, micro)
     ranks = [RankSteps(1003, arithmetic, rank=r, seed=7, first_step=first_step, total_steps=total_steps, lengths=LENGTHS) for r in range(world_size)]
-    return [{key for step in steps for micro in step.micro_batches if not micro.is_padding for key in micro.keys} for steps in zip(*ranks, strict=True)]
+    return [
+        {key for step in steps for micro in step.micro_batches if not micro.is_padding for key in micro.keys} for steps in zip(*ranks, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("world_size", "micro"), [(1, 8), (2, 16), (2, 4), (4, 8), (8, 1)])

@@ -1,0 +1,113 @@
+"""The same training on any world size, and after a stop: real processes over gloo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.tiny import tiny_bert, tiny_sentences
+
+from tests.ranks import read_records, start_ranks, train
+
+SGD = ("optimizer.name=sgd", "optimizer.lr=0.5", "train.gradient_clip_norm=0.05", "schedule.name=constant")
+ADAMW = ("optimizer.name=adamw", "optimizer.lr=1e-3")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment on ragged sentences whose number is no multiple of any batch; fp32, no dropout."""
+    folder = tmp_path_factory.mktemp("tiny")
+    values = {
+        "name": "tiny",
+        "seed": 3,
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "text_classification", "text": "text", "label": "label", "max_length": 32},
+        "data": {
+            "source": str(tiny_sentences(folder / "sentences.tsv", 203)),
+            "splits": {"validation": None},
+            "validation_fraction": 0.2,
+            "num_workers": 0,
+        },
+        "train": {"duration": "50 steps", "global_batch_size": 24},
+        "optimizer": {"lr": 1e-3},
+        "evaluate": {"every": "25 steps", "metric": "accuracy"},
+        "tracking": {"log_every": "1 step", "wandb": {"mode": "disabled"}},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_process(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], list[dict[str, float]]]:
+    folder = tmp_path_factory.mktemp("one")
+    return {options: train(experiment, folder / options[0].partition("=")[2], *options) for options in (SGD, ADAMW)}
+
+
+@pytest.mark.parametrize("options", [SGD, ADAMW], ids=["sgd_with_clipping", "adamw"])
+@pytest.mark.parametrize(("num_processes", "micro_batch"), [(1, 4), (2, 12), (2, 3), (3, 8)])
+def test_losses_and_gradient_norms_do_not_depend_on_processes_or_accumulation(
+    options: tuple[str, ...],
+    num_processes: int,
+    micro_batch: int,
+    experiment: Path,
+    one_process: dict[tuple[str, ...], list[dict[str, float]]],
+    tmp_path: Path,
+) -> None:
+    records = train(experiment, tmp_path / "run", *options, f"train.micro_batch_size={micro_batch}", num_processes=num_processes)
+    expected = one_process[options]
+    assert [(r["step"], r["split"]) for r in records] == [(r["step"], r["split"]) for r in expected]
+    assert len([r for r in records if r["split"] == "train"]) == 50
+    for record, reference in zip(records, expected, strict=True):
+        for name in ("loss", "gradient_norm", "accuracy", "lr", "num_samples"):
+            if name in reference:
+                assert record[name] == pytest.approx(reference[name], rel=1e-5, abs=1e-12), (record["step"], name)
+
+
+def test_clipping_fires_in_the_sgd_runs(one_process: dict[tuple[str, ...], list[dict[str, float]]]) -> None:
+    assert all(record["gradient_norm"] > 0.05 for record in one_process[SGD][:20] if record["split"] == "train")
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_warned_stop_loses_no_step_and_the_resumed_run_is_bit_identical(
+    number: signal.Signals, num_processes: int, experiment: Path, tmp_path: Path
+) -> None:
+    options = ("model.dropout=0.1", "train.duration=40 steps", "data.num_workers=2", "schedule.name=cosine", "schedule.warmup=10 %")
+    whole = train(experiment, tmp_path / "whole", *options, num_processes=num_processes)
+    stopped = tmp_path / "stopped"
+    ranks = start_ranks(["--config", str(experiment), "--run-dir", str(stopped), *options], num_processes)
+    wait_for_step(stopped, 7)
+    ranks[-1].send_signal(number)
+    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    expected_code = 130 if number == signal.SIGINT else 75
+    assert [rank.returncode for rank in ranks] == [expected_code] * num_processes, outputs
+    status = json.loads((stopped / "status.json").read_text())
+    last = read_records(stopped, "train")[-1]["step"]
+    assert (status["state"], status["cause"], status["step"]) == ("stopped", "user" if number == signal.SIGINT else "preempted", last)
+    assert (stopped / "checkpoints" / f"checkpoint-{last}" / "manifest.json").is_file()
+    resumed = train(experiment, stopped, *options, num_processes=num_processes)
+    exact = ("step", "epoch", "split", "loss", "gradient_norm", "lr", "accuracy")
+    assert [{k: r.get(k) for k in exact} for r in resumed] == [{k: r.get(k) for k in exact} for r in whole]
+    assert (stopped / "model" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_with_another_number_of_processes_where_it_stopped(
+    experiment: Path, one_process: dict[tuple[str, ...], list[dict[str, float]]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    for steps, num_processes in ((13, 2), (29, 1), (50, 3)):
+        train(experiment, run, *SGD, f"train.duration={steps} steps", "checkpoint.every=1000 steps", num_processes=num_processes)
+    losses = [record["loss"] for record in read_records(run, "train")]
+    assert losses == pytest.approx([record["loss"] for record in one_process[SGD] if record["split"] == "train"], rel=1e-5)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not any(record["step"] >= step for record in read_records(run, "train")):
+        assert time.monotonic() < deadline, "training did not get to the step in time"
+        time.sleep(0.05)
