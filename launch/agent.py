@@ -1,0 +1,275 @@
+"""Starts the processes of one node, passes signals on, keeps their logs, and finds the first failure."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.run_dir import Attempt, write_atomic, write_json
+from launch.failures import Failure, failure_of_exit, read_failures
+from launch.rank_log import RankLog
+
+PASSED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+"""Requests to stop; each is passed on once, however often it comes."""
+
+GRACE_S = 2.0
+"""What the other ranks get between SIGTERM and SIGKILL once one has failed: time for their own reports."""
+
+_DRAIN_S = 0.5
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process to start; rank None: a stock launcher, which starts the ranks."""
+
+    rank: int | None
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    on_terminal: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Args:
+        exit_code: 0 done, 1 failed, 2 bad input, 75 stopped and resumable, 130 interrupted and resumable.
+        codes: what each member returned; negative: the signal that ended it.
+        failure: the first failure.
+        num_others: failures that followed it.
+    """
+
+    exit_code: int
+    codes: tuple[int, ...]
+    failure: Failure | None = None
+    num_others: int = 0
+
+
+def run_members(members: Sequence[Member], attempt: Attempt) -> Outcome:
+    """Runs the processes until all have ended, and leaves none behind; writes logs, and failure.json if one failed.
+
+    Must be called from the main thread of a process without other threads.
+    """
+    agent = _Agent(members, attempt)
+    outcome = agent.run()
+    if outcome.failure:
+        write_json(attempt.failure, outcome.failure.as_dict())
+    return outcome
+
+
+@dataclass
+class _Running:
+    """A started member, and how it ended."""
+
+    member: Member
+    process: subprocess.Popen[bytes]
+    log: RankLog
+    code: int | None = None
+    ended: float = 0.0
+    is_ours_to_end: bool = False  # ended by the agent, so its end is no news
+
+
+@dataclass
+class _Agent:
+    """One loop over pipes, signals and deadlines; no threads, so that forking is safe."""
+
+    members: Sequence[Member]
+    attempt: Attempt
+    running: list[_Running] = field(default_factory=list)
+    heard: list[signal.Signals] = field(default_factory=list)
+    kill_at: float | None = None
+    has_failed: bool = False
+
+    def run(self) -> Outcome:
+        self.selector = selectors.DefaultSelector()
+        wakeup_read, wakeup_write = socket.socketpair()
+        for end in (wakeup_read, wakeup_write):
+            end.setblocking(False)
+        self.selector.register(wakeup_read, selectors.EVENT_READ)
+        before = {number: signal.signal(number, lambda *_: None) for number in (*PASSED_ON, signal.SIGCHLD)}
+        previous_fd = signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
+        try:
+            for member in self.members:
+                self._start(member)
+            while any(one.code is None for one in self.running):
+                self._wait(wakeup_read)
+            return self._outcome()
+        finally:
+            for one in self.running:
+                end_session(one.process.pid, signal.SIGKILL)
+            signal.set_wakeup_fd(previous_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.selector.close()
+            wakeup_read.close()
+            wakeup_write.close()
+
+    def _start(self, member: Member) -> None:
+        process = subprocess.Popen(
+            list(member.argv),
+            env={**os.environ, **member.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C on the terminal reaches the agent alone, which passes it on once
+            preexec_fn=_child_setup(os.getpid(), ignore=member.rank is not None),  # safe: the agent has no other thread
+        )
+        running = _Running(member, process, RankLog(member.log, member.on_terminal))
+        self.running.append(running)
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self.selector.register(process.stdout, selectors.EVENT_READ, running)
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        """Handles what comes next: output, a signal, the end of a process, or the deadline."""
+        timeout = max(0.0, self.kill_at - time.monotonic()) if self.kill_at is not None else None
+        for key, _ in self.selector.select(timeout):
+            if key.data is None:
+                for number in set(wakeup.recv(4096)) & set(PASSED_ON):
+                    self._pass_on(signal.Signals(number))
+            else:
+                self._read(key.data)
+        self._reap()
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self.kill_at = None
+            self._end_all(signal.SIGKILL)
+
+    def _read(self, running: _Running) -> bool:
+        """Takes one portion of output; returns whether more may come."""
+        pipe = running.process.stdout
+        assert pipe is not None
+        if pipe.closed:
+            return False
+        try:
+            data = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return True
+        if data:
+            running.log.write(data)
+            return True
+        self.selector.unregister(pipe)
+        pipe.close()
+        return False
+
+    def _reap(self) -> None:
+        for one in self.running:
+            if one.code is None and (code := one.process.poll()) is not None:
+                one.code, one.ended = code, time.time()
+                if not (one.is_ours_to_end or self.has_failed or code in self._expected_codes(one)):
+                    self.has_failed = True
+                    self._end_all(signal.SIGTERM)
+                    self.kill_at = time.monotonic() + GRACE_S
+
+    def _expected_codes(self, one: _Running) -> set[int]:
+        codes = {EXIT_DONE, EXIT_STOPPED, EXIT_INTERRUPTED} | {-number for number in self.heard}
+        if one.member.rank is None and self.heard:
+            codes.add(EXIT_FAILED)  # torchrun and accelerate turn every code into 1
+        return codes
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        if number in self.heard:
+            if number == signal.SIGINT:
+                _say("ending at once; the last checkpoint stays")
+                self._end_all(signal.SIGKILL)
+            return
+        self.heard.append(number)
+        again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
+        _say(f"{number.name}: finishing the step, saving, then stopping{again}")
+        self._write_stop_file()
+        for one in self.running:
+            if one.code is None:
+                one.process.send_signal(number)
+
+    def _write_stop_file(self) -> None:
+        """Says it in a file too: a rank that is still starting ignores signals, and must not miss this one."""
+        try:
+            write_atomic(self.attempt.stop_file, ("user" if signal.SIGINT in self.heard else "preempted") + "\n")
+        except OSError as error:
+            _say(f"warning: {self.attempt.stop_file} cannot be written: {error.strerror}")
+
+    def _end_all(self, number: signal.Signals) -> None:
+        for one in self.running:
+            if one.code is None:
+                one.is_ours_to_end = True
+                end_session(one.process.pid, number)
+
+    def _outcome(self) -> Outcome:
+        self._close_logs()
+        codes = tuple(one.code if one.code is not None else EXIT_FAILED for one in self.running)
+        if not self.has_failed:
+            if signal.SIGINT in self.heard and any(codes):
+                return Outcome(EXIT_INTERRUPTED, codes)
+            return Outcome(EXIT_DONE if not any(codes) else EXIT_INTERRUPTED if EXIT_INTERRUPTED in codes else EXIT_STOPPED, codes)
+        failures = self._failures()
+        return Outcome(EXIT_CONFIG if failures[0].kind == "configuration" else EXIT_FAILED, codes, failures[0], len(failures) - 1)
+
+    def _close_logs(self) -> None:
+        """Ends what the processes left behind, and reads what is left in the pipes."""
+        for one in self.running:
+            end_session(one.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + _DRAIN_S
+        for one in self.running:
+            while self._read(one) and time.monotonic() < deadline:
+                self.selector.select(0.05)
+            one.log.close()
+
+    def _failures(self) -> list[Failure]:
+        """Returns the reports of the ranks, and one for each process that ended without any; the earliest first."""
+        reported = read_failures(self.attempt, {one.member.rank: one.log.last_lines for one in self.running if one.member.rank is not None})
+        told = {failure.rank for failure in reported} | ({None} if reported else set())
+        silent = [
+            failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, one.code or 0, one.log.last_lines)
+            for one in self.running
+            if one.member.rank not in told and not one.is_ours_to_end and one.code not in self._expected_codes(one)
+        ]
+        return sorted([*reported, *silent], key=lambda failure: failure.time)
+
+
+def end_session(session: int, number: signal.Signals) -> None:
+    """Sends a signal to every process of a session: a rank, its workers, and what they started."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == session:
+                os.kill(int(entry.name), number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def terminal_width() -> int | None:
+    """Returns the columns of the terminal behind stderr; None: there is none."""
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+
+
+def _child_setup(agent: int, ignore: bool) -> Callable[[], None]:
+    """Returns what a child does before exec.
+
+    A rank ignores the stop signals until its own handlers are there, so that an early one does not kill it. It dies with its
+    agent. Stock launchers get neither handlers nor ignored signals from us: they bring their own, and ignored ones would stay ignored.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
+
+    def set_up() -> None:
+        for number in PASSED_ON:
+            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != agent:
+            os._exit(EXIT_FAILED)  # the agent died before the line above
+
+    return set_up
+
+
+def _say(text: str) -> None:
+    print(f"fullrank: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,139 @@
+"""Carries a plan out on this machine: writes the run directory, then becomes the agent of its only node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launch.agent import Member, Outcome, run_members, terminal_width
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
+from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic
+from launch.failures import Failure
+from launch.plan import LaunchPlan
+from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
+from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files
+
+_SNAPSHOT_SUFFIXES = frozenset((".py", ".yaml", ".yml", ".toml", ".sh", ".sbatch", ".j2"))
+_SNAPSHOT_LARGEST_BYTES = 256 * 1024
+"""Untracked files that are copied into code/: source code only, so that data and secrets stay where they are."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended, and the plan that was carried out (its port may differ from the one asked for)."""
+
+    plan: LaunchPlan
+    outcome: Outcome
+    state: State
+
+
+def start(plan: LaunchPlan, probe: Probe) -> Ended:
+    """Makes the run directory and trains in it until the attempt ends.
+
+    Raises:
+        ConfigError: the run directory exists or cannot be written.
+        FullrankError: no port is free.
+    """
+    plan = _with_free_port(plan)
+    run = create_run_dir(plan.run.path.parent, plan.experiment.name, plan.run.path)
+    attempt = create_attempt(run)
+    for name, text in render_files(plan, probe).items():
+        write_atomic(run.path / name, text)
+    write_code(run, probe.code)
+    return _train(replace(plan, run=run, attempt=attempt))
+
+
+def resume(plan: LaunchPlan, probe: Probe) -> Ended:
+    """Starts the next attempt in a run directory that is there; train.py goes on from the newest checkpoint."""
+    plan = _with_free_port(plan)
+    attempt = create_attempt(plan.run)
+    plan = replace(plan, attempt=attempt)
+    for name, text in render_attempt(plan, probe).items():
+        write_atomic(attempt.path / name, text)
+    return _train(plan)
+
+
+def write_code(run: RunDir, code: Code) -> None:
+    """Writes what a later reader needs to have this code again: commit, changes, and small untracked source files."""
+    run.code.mkdir()
+    write_atomic(run.code / "commit.txt", f"{code.commit or 'no git repository'}\n")
+    if code.root is None:
+        return
+    untracked = read_untracked(code)
+    write_atomic(run.code / "changes.diff", read_diff(code) + "\n")
+    write_atomic(run.code / "untracked.txt", "".join(f"{name}\n" for name in untracked))
+    for name in untracked:
+        source, target = code.root / name, run.code / "untracked" / name
+        if source.suffix in _SNAPSHOT_SUFFIXES and source.is_file() and source.stat().st_size <= _SNAPSHOT_LARGEST_BYTES:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _with_free_port(plan: LaunchPlan) -> LaunchPlan:
+    if plan.world_size == 1:
+        return plan
+    port = free_port(plan.port)
+    if port is None:
+        raise FullrankError(Problem(f"ports {plan.port} to {plan.port + 19} are all taken", fix="start again: another run id means another port"))
+    return replace(plan, port=port)
+
+
+def _train(plan: LaunchPlan) -> Ended:
+    mine = {"pid": os.getpid(), "start": process_start(os.getpid())}
+    update_status(
+        plan.run,
+        experiment=plan.experiment.name,
+        state="running",
+        cause=None,
+        attempt=plan.attempt.number,
+        backend="local",
+        job_id=None,
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        agent=mine,
+        world_size=plan.world_size,
+        total_steps=plan.optimizer_steps,
+        started=time.time(),
+        ended=None,
+    )
+    try:
+        outcome = run_members(_members(plan), plan.attempt)
+    except BaseException as error:
+        update_status(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
+        raise
+    state = _state(outcome, plan.run)
+    changes: dict[str, object] = {"state": state, "ended": time.time()}
+    if state == "stopped":
+        changes["cause"] = (read_json(plan.run.status) or {}).get("cause") or _cause(outcome)
+    if outcome.failure:
+        changes["message"] = _headline(outcome.failure)
+    update_status(plan.run, **changes)
+    return Ended(plan, outcome, state)
+
+
+def _members(plan: LaunchPlan) -> list[Member]:
+    width = terminal_width()
+    shared = {"FULLRANK_RUN_DIR": str(plan.run.path), "FULLRANK_ATTEMPT": str(plan.attempt.number), "PYTHONUNBUFFERED": "1"}
+    on_terminal = {"FULLRANK_TERMINAL_WIDTH": str(width)} if width else {}
+    argv = launch_argv(plan)
+    if plan.launcher != "direct":
+        return [Member(None, argv, {**launch_environment(plan), **shared, **on_terminal}, plan.attempt.job_log, on_terminal=True)]
+    return [
+        Member(rank, argv, {**rank_environment(plan, rank), **shared, **(on_terminal if rank == 0 else {})}, plan.attempt.rank_log(rank), on_terminal=rank == 0)
+        for rank in range(plan.processes_per_node)
+    ]
+
+
+def _state(outcome: Outcome, run: RunDir) -> State:
+    return {EXIT_DONE: "completed", EXIT_STOPPED: "stopped", EXIT_INTERRUPTED: "stopped"}.get(outcome.exit_code, "failed")  # type: ignore[return-value]
+
+
+def _cause(outcome: Outcome) -> Cause:
+    return "user" if outcome.exit_code == EXIT_INTERRUPTED else "preempted"
+
+
+def _headline(failure: Failure) -> str:
+    return f"{failure.exception}: {failure.message}" if failure.exception else failure.message

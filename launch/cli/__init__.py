@@ -1,0 +1,74 @@
+"""The command line: one module a verb, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+VERBS: dict[str, str] = {
+    "run": "Train an experiment on this machine.",
+    "plan": "Show what a run would do: values, batch arithmetic, commands, files.",
+    "status": "Show how runs are doing.",
+    "logs": "Show the log of a run, or follow it.",
+    "report": "Write a run's report: curves, confusion matrix, configuration.",
+    "resume": "Go on with a stopped or failed run, from its newest checkpoint.",
+}
+"""verb -> what it does; `launch.cli.<verb>` has the function of that name."""
+
+
+class Verbs(TyperGroup):
+    """The table above as a command group that imports a verb's module on use, so that `--help` costs no more than typer."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(cmd_name, help=VERBS[cmd_name])(_function(cmd_name))
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+app = typer.Typer(cls=Verbs, name="fullrank", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def fullrank() -> None:
+    """One training script, from a laptop to a cluster."""
+
+
+def main() -> None:
+    """Runs the verb that was typed; a known error prints without a traceback and chooses the exit code."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        code = _tell(error)
+        if code is None:
+            raise
+        sys.exit(code)
+
+
+def _function(verb: str) -> Any:
+    return getattr(importlib.import_module(f"launch.cli.{verb}"), verb)
+
+
+def _tell(error: Exception) -> int | None:
+    """Prints an error that a person can mend; returns its exit code, None for any other error."""
+    from launch.config.errors import FullrankError
+
+    if not isinstance(error, FullrankError):
+        return None
+    for problem in error.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return error.exit_code

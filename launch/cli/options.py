@@ -1,0 +1,69 @@
+"""The arguments that several verbs share, described once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.config.load import shipped_configs
+from launch.config.run_dir import RunDir, find_run
+from launch.plan import LAUNCHERS
+
+
+def complete_experiment(incomplete: str) -> list[str]:
+    """Returns the shipped experiments that begin so."""
+    return _shipped("experiments", incomplete)
+
+
+def complete_strategy(incomplete: str) -> list[str]:
+    """Returns auto and the shipped strategies that begin so."""
+    return [name for name in ["auto", *_shipped("accelerate", "")] if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Returns the runs under the default run root that begin so."""
+    names = ["latest", *(path.parent.name for path in default_run_root().glob("*/*/resolved.yaml"))]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_launcher(incomplete: str) -> list[str]:
+    """Returns the launchers that begin so."""
+    return [name for name in LAUNCHERS if name.startswith(incomplete)]
+
+
+def default_run_root() -> Path:
+    """Returns FULLRANK_RUN_ROOT, or ./runs."""
+    return Path(os.environ.get("FULLRANK_RUN_ROOT") or "runs").expanduser()
+
+
+def chosen_run(name: str, run_root: Path | None) -> RunDir:
+    """Returns the run that was named.
+
+    Raises:
+        StateError: none or several are called so.
+    """
+    return find_run(name, run_root or default_run_root())
+
+
+def _shipped(kind: str, incomplete: str) -> list[str]:
+    return sorted(path.stem for path in (shipped_configs() / kind).glob("*.yaml") if path.stem.startswith(incomplete))
+
+
+ExperimentName = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or the path of an experiment file (with a / or ending in .yaml).", autocompletion=complete_experiment)
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.")]
+StrategyName = Annotated[
+    str,
+    typer.Option("--strategy", metavar="NAME|FILE", help="How the processes work together: auto, a shipped strategy, or an Accelerate file.", autocompletion=complete_strategy),
+]
+Nodes = Annotated[int | None, typer.Option(min=1, metavar="N", help="Machines.")]
+ProcessesPerNode = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes on each machine.")]
+LauncherName = Annotated[str, typer.Option("--launcher", metavar="|".join(LAUNCHERS), help="What starts the processes.", autocompletion=complete_launcher)]
+RunDirectory = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="The run directory. Default: a new one under the run root.")]
+RunRoot = Annotated[Path | None, typer.Option("--run-root", metavar="DIR", help="The folder of all runs. Default: $FULLRANK_RUN_ROOT, or ./runs.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, a run id (its beginning will do), or latest.", autocompletion=complete_run)]
+Json = Annotated[bool, typer.Option("--json", help="Print facts for programs.")]

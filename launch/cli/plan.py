@@ -1,0 +1,44 @@
+"""`fullrank plan`: what would happen; writes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
+from launch.cli.planning import make_plan
+from launch.cli.show import plan_text
+from launch.config.errors import FullrankError
+from launch.plan import LaunchPlan
+from launch.preflight import preflight
+from launch.probe import Probe
+from launch.render import describe_plan, render_files
+
+
+def plan(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    strategy: StrategyName = "auto",
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
+    launcher: LauncherName = "direct",
+    run_dir: RunDirectory = None,
+    run_root: RunRoot = None,
+    as_json: Json = False,
+) -> None:
+    launch_plan, probe = make_plan(experiment, overrides or [], strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    print_plan(launch_plan, probe, as_json)
+
+
+def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> None:
+    """Prints a plan to stdout; what would keep it from starting goes to stderr and is no error of a plan."""
+    files = render_files(launch_plan, probe)
+    if as_json:
+        print(json.dumps(describe_plan(launch_plan) | {"files": files}, indent=2, ensure_ascii=False))
+    else:
+        print(plan_text(launch_plan, files))
+    try:
+        preflight(launch_plan, probe)
+    except FullrankError as error:
+        for problem in error.problems:
+            print(f"would not start: {problem}", file=sys.stderr)

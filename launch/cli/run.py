@@ -1,0 +1,40 @@
+"""`fullrank run`: trains on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from launch.backends import local
+from launch.cli.closing import print_closing
+from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
+from launch.cli.plan import print_plan
+from launch.cli.planning import make_plan
+from launch.cli.show import plan_headline
+from launch.preflight import preflight
+
+
+def run(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    strategy: StrategyName = "auto",
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
+    launcher: LauncherName = "direct",
+    run_dir: RunDirectory = None,
+    run_root: RunRoot = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    plan, probe = make_plan(experiment, overrides or (), strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    preflight(plan, probe)
+    if dry_run:
+        return print_plan(plan, probe, as_json)
+    print(f"{plan_headline(plan)}\n{plan.run.path}", file=sys.stderr)
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    ended = local.start(plan, probe)
+    print_closing(ended, as_json)
+    raise typer.Exit(ended.outcome.exit_code)

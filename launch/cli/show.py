@@ -1,0 +1,54 @@
+"""A plan and a run in words, for a person."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from launch.plan import LaunchPlan
+from launch.render import launch_argv, launch_environment
+
+
+def plan_headline(plan: LaunchPlan) -> str:
+    """Returns one line: what is trained, where, and with how many processes."""
+    processes = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
+    device = "CPU" if plan.device == "cpu" else "GPU"
+    steps = f"{plan.optimizer_steps} optimizer steps" if plan.optimizer_steps is not None else str(plan.experiment.train.duration)
+    return f"{plan.experiment.name}: {processes} on the {device}, {plan.precision}, {steps} of {plan.batches.global_batch_size} samples"
+
+
+def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
+    """Returns the whole plan: what was set and where, the arithmetic, the command, the files."""
+    batches = plan.batches
+    product = f"{batches.micro_batch_size} a process x {batches.world_size} process{'es' if batches.world_size > 1 else ''} x {batches.gradient_accumulation_steps} accumulated"
+    steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch_environment(plan).items())
+    sections = [
+        plan_headline(plan),
+        _section("set", _values(plan, ("experiment", "override", "environment"))),
+        _section("derived", _values(plan, ("derived", "strategy"))),
+        _section("batch", [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]),
+        _section("command", [variables, shlex.join(launch_argv(plan))]),
+        _section("files", [f"{plan.run.path}/", *(f"  {name}" for name in sorted(files))]),
+        _section("warnings", list(plan.warnings)),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Returns the rows as lines with aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)] if rows else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _values(plan: LaunchPlan, kinds: tuple[str, ...]) -> list[str]:
+    return table([(key, _shown(value.value), str(value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds])
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""

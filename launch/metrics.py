@@ -1,0 +1,31 @@
+"""Reads metrics.jsonl, the record of a run's training and evaluations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Returns every whole record, oldest first; a torn last line is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def last_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns {split: its newest record}, in the order train, validation, test."""
+    newest = {str(record.get("split")): record for record in read_records(path)}
+    order = ("train", "validation", "test")
+    return {split: newest[split] for split in sorted(newest, key=lambda split: order.index(split) if split in order else len(order))}

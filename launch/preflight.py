@@ -1,0 +1,109 @@
+"""What can be known to go wrong before anything is started: tables of small checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from launch.config.errors import ConfigError, PreflightError, Problem
+from launch.config.sources import HubName
+from launch.plan import LaunchPlan
+from launch.probe import Probe
+
+Check = Callable[[LaunchPlan, Probe], list[Problem]]
+
+_SMALLEST_FREE_BYTES = 1 << 30
+"""Room for the checkpoints and the model of a small network; a real estimate needs the model's size."""
+
+
+def preflight(plan: LaunchPlan, probe: Probe) -> None:
+    """Runs every check.
+
+    Raises:
+        ConfigError, PreflightError: with every problem at once; a ConfigError if any of them lies in what was asked for.
+    """
+    inputs = [problem for check in INPUT_CHECKS.values() for problem in check(plan, probe)]
+    machine = [problem for check in MACHINE_CHECKS.values() for problem in check(plan, probe)]
+    if inputs:
+        raise ConfigError(*inputs, *machine)
+    if machine:
+        raise PreflightError(*machine)
+
+
+def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    if plan.nodes == 1:
+        return []
+    return [Problem(f"{plan.nodes} nodes cannot be started from here", key="--nodes", allowed="1", fix="--processes-per-node N for several processes on this machine")]
+
+
+def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    missing = [name for name in ("torch", "transformers", "accelerate", "datasets") if name not in probe.versions]
+    problems = []
+    if missing:
+        problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix="pip install 'fullrank[train]'"))
+    if plan.launcher == "deepspeed" and "deepspeed" not in probe.versions:
+        problems.append(Problem("deepspeed is not installed", key="--launcher", fix="pip install 'fullrank[deepspeed]'"))
+    if plan.experiment.tracking.wandb.mode in ("online", "offline") and "wandb" not in probe.versions:
+        problems.append(plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled"))
+    return problems
+
+
+def check_paths(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
+
+
+def check_hub_cache(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    if not probe.is_offline:
+        return []
+    named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
+    return [
+        plan.loaded.problem(key, f"{name} is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)", fix=f"unset HF_HUB_OFFLINE, or {key}=./a-local-folder")
+        for key, name in named.items()
+        if key not in probe.hub_cached
+    ]
+
+
+def check_devices(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    num_gpus, where = probe.machine.num_gpus, plan.strategy.where
+    if plan.device == "cpu":
+        return []
+    if not num_gpus:
+        what = f"the strategy {plan.strategy.name} is for GPUs, and {probe.machine.host} has none"
+        return [Problem(what, where, fix="--strategy cpu (with --processes-per-node N for several processes)")]
+    if plan.processes_per_node > num_gpus:
+        return [Problem(f"{plan.processes_per_node} processes for {num_gpus} GPU{'s' if num_gpus > 1 else ''}", where, "--processes-per-node", allowed=f"at most {num_gpus}")]
+    return []
+
+
+def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    place = probe.place
+    if plan.attempt.number == 1 and place.exists and not place.is_empty:
+        fix = f"another --run-dir; or go on with it: fullrank resume {place.path}"
+        return [Problem("the run directory exists and is not empty", str(place.path), fix=fix)]
+    if not place.is_writable:
+        return [Problem("cannot be written to", str(place.path), fix="--run-root or --run-dir in a place you can write to")]
+    if place.free_bytes is not None and place.free_bytes < _SMALLEST_FREE_BYTES:
+        what = f"only {place.free_bytes / 2**30:.2f} GiB free for checkpoints and the model"
+        return [Problem(what, str(place.path), allowed="at least 1 GiB", fix="make room, or another --run-root")]
+    return []
+
+
+def check_wandb(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    if plan.experiment.tracking.wandb.mode != "online" or probe.is_wandb_logged_in:
+        return []
+    return [plan.loaded.problem("tracking.wandb.mode", "online, but W&B has no login here", fix="wandb login, or tracking.wandb.mode=auto")]
+
+
+INPUT_CHECKS: dict[str, Check] = {
+    "paths": check_paths,
+    "hub_cache": check_hub_cache,
+    "devices": check_devices,
+    "run_dir": check_run_dir,
+}
+"""What the person asked for cannot be done: exit code 2."""
+
+MACHINE_CHECKS: dict[str, Check] = {
+    "nodes": check_nodes,
+    "packages": check_packages,
+    "wandb": check_wandb,
+}
+"""This machine lacks something that the plan needs: exit code 3."""

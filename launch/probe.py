@@ -1,0 +1,239 @@
+"""Every question asked of the machine, of git and of the installed packages; answers are frozen data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.config.experiment import Experiment
+from launch.config.sources import HubName, LocalPath, Source, parse_source
+from launch.samples import SampleCount, count_train_samples
+
+REPORTED_PACKAGES = ("fullrank", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "safetensors", "torchmetrics", "wandb", "numpy")
+"""Distributions whose versions go into environment.json."""
+
+_FIRST_PORT, _NUM_PORTS = 20000, 12000
+"""Ports 20000 to 31999: below 32768, where Linux begins to hand out ephemeral ports (enroot#243)."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This computer.
+
+    Args:
+        num_threads: OMP_NUM_THREADS, if the person set it.
+    """
+
+    host: str
+    num_cores: int
+    num_gpus: int
+    memory_bytes: int | None
+    num_threads: int | None
+    python: str
+    python_version: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """The git repository around the working directory; commit None: there is none."""
+
+    commit: str | None = None
+    root: Path | None = None
+    is_dirty: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run directory will be."""
+
+    path: Path
+    exists: bool
+    is_empty: bool
+    is_writable: bool
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """All answers for one experiment.
+
+    Args:
+        versions: distribution -> version, of those that are installed.
+        model, data: what the two sources name.
+        missing_paths: keys of the experiment whose local path is not there, with that path.
+        is_offline: whether the hub is switched off (HF_HUB_OFFLINE).
+        hub_cached: keys of the experiment whose hub name is in the local hub cache.
+        is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
+    """
+
+    machine: Machine
+    code: Code
+    versions: dict[str, str]
+    model: Source
+    data: Source
+    samples: SampleCount
+    place: Place
+    missing_paths: dict[str, Path]
+    is_offline: bool
+    hub_cached: frozenset[str]
+    is_wandb_logged_in: bool
+
+
+def probe(experiment: Experiment, run_path: Path) -> Probe:
+    """Returns what plan and preflight need to know of the world."""
+    model = parse_source(experiment.model.source, "model.source")
+    data = parse_source(experiment.data.source, "data.source")
+    return Probe(
+        machine=probe_machine(),
+        code=probe_code(Path.cwd()),
+        versions=probe_versions(),
+        model=model,
+        data=data,
+        samples=count_train_samples(experiment, data),
+        place=probe_place(run_path),
+        missing_paths=_missing_paths(experiment, model, data),
+        is_offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
+        hub_cached=frozenset(key for key, source, kind in (("model.source", model, "models"), ("data.source", data, "datasets")) if _in_hub_cache(source, kind)),
+        is_wandb_logged_in=_is_wandb_logged_in(),
+    )
+
+
+def probe_machine() -> Machine:
+    """Returns this computer's cores (those this process may use), GPUs and memory."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return Machine(
+        host=socket.gethostname(),
+        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_gpus=count_gpus(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else None,
+        num_threads=int(threads) if threads.isdigit() and int(threads) > 0 else None,
+        python=sys.executable,
+        python_version=sys.version.split()[0],
+    )
+
+
+def count_gpus() -> int:
+    """Returns the NVIDIA GPUs that a training would see, without torch: CUDA_VISIBLE_DEVICES, the driver's list, or nvidia-smi."""
+    driver = Path("/proc/driver/nvidia/gpus")
+    if driver.is_dir():
+        present = len(list(driver.iterdir()))
+    elif shutil.which("nvidia-smi"):
+        present = sum(line.startswith("GPU ") for line in _output(["nvidia-smi", "-L"]).splitlines())
+    else:
+        present = 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return present
+    devices = [device.strip() for device in visible.split(",")]
+    hidden_from = next((i for i, device in enumerate(devices) if device in ("", "-1")), len(devices))  # CUDA stops reading at the first invalid one
+    return min(present, hidden_from)
+
+
+def probe_code(folder: Path) -> Code:
+    """Returns the commit of the git repository around a folder, and whether its tracked files were changed."""
+    answer = _output(["git", "-C", str(folder), "rev-parse", "HEAD", "--show-toplevel"]).split("\n")
+    if len(answer) < 2:
+        return Code()
+    dirty = bool(_output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]))
+    return Code(commit=answer[0], root=Path(answer[1]), is_dirty=dirty)
+
+
+def read_diff(code: Code) -> str:
+    """Returns the changes of tracked files against the commit."""
+    return _output(["git", "-C", str(code.root), "diff", "--binary", "HEAD"]) if code.root else ""
+
+
+def read_untracked(code: Code) -> list[str]:
+    """Returns the untracked files that git does not ignore, relative to the repository."""
+    return _output(["git", "-C", str(code.root), "ls-files", "--others", "--exclude-standard"]).splitlines() if code.root else []
+
+
+def probe_versions() -> dict[str, str]:
+    """Returns the versions of the reported packages that are installed; imports none of them."""
+    versions = {}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def probe_place(path: Path) -> Place:
+    """Returns whether a run directory can be made there, by looking at the nearest folder that exists."""
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        free = shutil.disk_usage(nearest).free
+        is_empty = not path.is_dir() or not any(path.iterdir())
+    except OSError:
+        free, is_empty = None, False
+    return Place(path, path.exists(), is_empty, nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK), free)
+
+
+def derive_port(run_id: str) -> int:
+    """Returns the rendezvous port that a run id stands for; the same on every node, below the ephemeral range."""
+    return _FIRST_PORT + zlib.crc32(run_id.encode()) % _NUM_PORTS
+
+
+def free_port(preferred: int, num_tries: int = 20) -> int | None:
+    """Returns `preferred` or the first free port after it (deterministic); None if all of them are taken."""
+    for port in range(preferred, preferred + num_tries):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("", port))
+            except OSError:
+                continue
+            return port
+    return None
+
+
+def process_start(pid: int) -> str | None:
+    """Returns what tells a process from a later one with the same id (its start time in clock ticks); None: not running."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def _missing_paths(experiment: Experiment, model: Source, data: Source) -> dict[str, Path]:
+    paths = {key: source.path for key, source in (("model.source", model), ("data.source", data)) if isinstance(source, LocalPath)}
+    if isinstance(data, LocalPath) and data.path.is_dir():
+        splits = {f"data.splits.{name}": value for name, value in experiment.data.splits.model_dump().items()}
+        paths |= {key: data.path / value for key, value in splits.items() if value and Path(value).suffix}
+    return {key: path for key, path in paths.items() if not path.exists()}
+
+
+def _in_hub_cache(source: Source, kind: str) -> bool:
+    """Layout of huggingface_hub's cache: <cache>/models--owner--name/snapshots/<commit>/."""
+    if not isinstance(source, HubName):
+        return False
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    return any((cache / f"{kind}--{source.name.replace('/', '--')}" / "snapshots").glob("*"))
+
+
+def _is_wandb_logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return host in Path(os.environ.get("NETRC") or "~/.netrc").expanduser().read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _output(argv: list[str]) -> str:
+    """Returns a command's stdout without the last newline; empty if it fails or is not there."""
+    try:
+        return subprocess.run(argv, capture_output=True, check=True, timeout=20, text=True, errors="replace").stdout.rstrip("\n")
+    except (OSError, subprocess.SubprocessError):
+        return ""

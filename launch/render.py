@@ -1,0 +1,225 @@
+"""LaunchPlan -> the text of every file and every command line; pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import yaml
+
+from launch.config.experiment import dump_experiment
+from launch.plan import LaunchPlan
+from launch.probe import Probe
+
+MODULE = "trainers.train"
+_MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def render_files(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
+    """Returns {path below the run directory: text} of the run's own files and the attempt's."""
+    return {
+        "experiment.yaml": plan.loaded.text,
+        "overrides.txt": "".join(f"{override}\n" for override in plan.loaded.overrides),
+        "resolved.yaml": render_resolved(plan),
+        **{str((plan.attempt.path / name).relative_to(plan.run.path)): text for name, text in render_attempt(plan, probe).items()},
+    }
+
+
+def render_attempt(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
+    """Returns {name: text} of the files that belong to one attempt."""
+    return {
+        "accelerate.yaml": render_accelerate(plan),
+        "command.sh": render_command(plan),
+        "environment.json": _json(describe_environment(probe)),
+        "plan.json": _json(describe_plan(plan)),
+    }
+
+
+def render_resolved(plan: LaunchPlan) -> str:
+    """Returns the experiment with every default, as an experiment file."""
+    header = f"# {plan.experiment.name}: every value, defaults included. It is an experiment again:  fullrank run resolved.yaml\n"
+    return header + yaml.safe_dump(dump_experiment(plan.experiment), sort_keys=False, allow_unicode=True, width=120)
+
+
+def render_accelerate(plan: LaunchPlan) -> str:
+    """Returns the strategy with its final counts, in Accelerate's own format; stock `accelerate launch` trains the same with it."""
+    several = plan.world_size > 1
+    lines = [f"# {_processes(plan)} on the {'CPU' if plan.device == 'cpu' else 'GPU'}.", "compute_environment: LOCAL_MACHINE"]
+    if several and plan.device == "cpu":
+        lines += [
+            "# `accelerate launch` starts one process for MULTI_CPU or use_cpu, whatever num_processes says (it leaves more to mpirun).",
+            "# MULTI_GPU starts them all; the ids of GPUs that do not exist hide the real ones, so that the training is on the CPU.",
+        ]
+    lines += [f"distributed_type: {'MULTI_GPU' if several else quoted('NO')}", f"use_cpu: {_yes(plan.device == 'cpu' and not several)}"]
+    if several and plan.device == "cpu":
+        lines.append(f'gpu_ids: "{",".join(["-1"] * plan.processes_per_node)}"')
+    lines += [
+        f"num_machines: {plan.nodes}",
+        f"num_processes: {plan.world_size}",
+        "machine_rank: 0",
+        f"mixed_precision: {quoted(_MIXED_PRECISION[plan.precision])}",
+    ]
+    if several:
+        lines.append(f"main_process_port: {plan.port}")
+    return "\n".join(lines) + "\n"
+
+
+def render_command(plan: LaunchPlan) -> str:
+    """Returns a bash script that trains the same again, in a new run directory, without fullrank."""
+    head = [
+        "#!/usr/bin/env bash",
+        f"# {plan.experiment.name}: the same training again, in a new run directory, without fullrank ({_processes(plan)}).",
+        "# Arguments go on to the training:  bash command.sh optimizer.lr=3e-5",
+        "set -euo pipefail",
+        *(f"export {name}={shlex.quote(value)}" for name, value in launch_environment(plan).items()),
+    ]
+    if plan.launcher != "direct" or plan.world_size == 1:
+        return "\n".join([*head, f'exec {_wrapped(launch_argv(plan, run_dir=False))} "$@"']) + "\n"
+    return "\n".join([*head, "", f'command=({_wrapped(launch_argv(plan, run_dir=False))} "$@")', _START_ALL_RANKS.format(last=plan.processes_per_node - 1)])
+
+
+_START_ALL_RANKS = """
+pids=()
+for rank in {{0..{last}}}; do
+  RANK=$rank LOCAL_RANK=$rank "${{command[@]}}" &
+  pids+=("$!")
+done
+
+signalled=
+trap 'signalled=1; kill -INT "${{pids[@]}}" 2>/dev/null || true' INT
+trap 'signalled=1; kill -TERM "${{pids[@]}}" 2>/dev/null || true' TERM USR2
+
+# Wait for every rank. 75 and 130 mean that all ranks stop together; any other failure ends the rest at once.
+first=0
+left=${{#pids[@]}}
+while ((left > 0)); do
+  code=0
+  wait -n || code=$?
+  if [[ -n $signalled ]] && ((code > 128)); then
+    signalled= # the signal ended the wait, not a rank
+    continue
+  fi
+  if ((code == 127)) && [[ -z $(jobs -p) ]]; then break; fi
+  left=$((left - 1))
+  if ((code != 0 && first == 0)); then
+    first=$code
+    if ((code != 75 && code != 130)); then kill -KILL "${{pids[@]}}" 2>/dev/null || true; fi
+  fi
+done
+exit "$first"
+"""
+
+
+def launch_argv(plan: LaunchPlan, run_dir: bool = True) -> list[str]:
+    """Returns the command of one rank (direct), or of the stock launcher that starts them."""
+    training = ["--config", str(plan.run.resolved), "--strategy", str(plan.attempt.accelerate)]
+    training += ["--run-dir", str(plan.run.path)] if run_dir else []
+    return [plan.python, "-P", "-m", *_launcher_arguments(plan), *training]
+
+
+def _launcher_arguments(plan: LaunchPlan) -> list[str]:
+    if plan.launcher == "accelerate":
+        return ["accelerate.commands.launch", "--config_file", str(plan.attempt.accelerate), "-m", MODULE]
+    processes = str(plan.processes_per_node)
+    if plan.launcher == "torchrun":
+        counts = ["--nnodes", str(plan.nodes), "--nproc-per-node", processes]
+        return ["torch.distributed.run", *counts, "--master-addr", "127.0.0.1", "--master-port", str(plan.port), "-m", MODULE]
+    if plan.launcher == "deepspeed":
+        return ["deepspeed.launcher.runner", "--num_gpus", processes, "--master_port", str(plan.port), "--no_local_rank", "--module", MODULE]
+    return [MODULE]
+
+
+def launch_environment(plan: LaunchPlan) -> dict[str, str]:
+    """Returns the variables that the command of `launch_argv` needs."""
+    environment = {"OMP_NUM_THREADS": str(plan.num_threads)}
+    if plan.launcher != "direct":
+        environment["PYTHONSAFEPATH"] = "1"  # what -P is to the ranks that a stock launcher starts
+    elif plan.world_size > 1:
+        environment |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(plan.port),
+            "WORLD_SIZE": str(plan.world_size),
+            "LOCAL_WORLD_SIZE": str(plan.processes_per_node),
+        }
+    if plan.launcher == "deepspeed" and plan.device == "cpu":
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment
+
+
+def rank_environment(plan: LaunchPlan, rank: int) -> dict[str, str]:
+    """Returns the variables of one rank that fullrank starts itself, as torchrun would set them."""
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank % plan.processes_per_node)} if plan.world_size > 1 else {}
+    return launch_environment(plan) | own
+
+
+def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
+    """Returns the plan as plain JSON values; plan.json and `plan --json` share it."""
+    return {
+        "experiment": plan.experiment.name,
+        "run": str(plan.run.path),
+        "attempt": plan.attempt.number,
+        "strategy": plan.strategy.name,
+        "strategy_file": plan.strategy.where,
+        "engine": plan.engine,
+        "device": plan.device,
+        "precision": plan.precision,
+        "launcher": plan.launcher,
+        "nodes": plan.nodes,
+        "processes_per_node": plan.processes_per_node,
+        "world_size": plan.world_size,
+        "global_batch_size": plan.batches.global_batch_size,
+        "micro_batch_size": plan.batches.micro_batch_size,
+        "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
+        "optimizer_steps": plan.optimizer_steps,
+        "optimizer_steps_reason": plan.optimizer_steps_reason,
+        "threads_per_rank": plan.num_threads,
+        "port": plan.port,
+        "command": launch_argv(plan),
+        "environment": launch_environment(plan),
+        "warnings": list(plan.warnings),
+        "values": {key: {"value": value.value, "origin": str(value.origin)} for key, value in plan.values.items()},
+    }
+
+
+def describe_environment(probe: Probe) -> dict[str, Any]:
+    """Returns versions, git and host; never a secret, never the whole environment."""
+    machine, code = probe.machine, probe.code
+    return {
+        "host": machine.host,
+        "num_cores": machine.num_cores,
+        "num_gpus": machine.num_gpus,
+        "memory_gib": round(machine.memory_bytes / 2**30, 1) if machine.memory_bytes else None,
+        "python": machine.python,
+        "python_version": machine.python_version,
+        "versions": probe.versions,
+        "git": {"commit": code.commit, "root": str(code.root) if code.root else None, "is_dirty": code.is_dirty},
+    }
+
+
+def quoted(word: str) -> str:
+    """Returns a YAML word that no YAML 1.1 reader takes for a boolean."""
+    return f"'{word}'" if word.lower() in ("no", "yes", "on", "off") else word
+
+
+def _yes(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _processes(plan: LaunchPlan) -> str:
+    return f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
+
+
+def _wrapped(argv: list[str]) -> str:
+    """Returns a command for bash, an option and its value to a line."""
+    lines: list[str] = []
+    for word in argv:
+        if word.startswith("--") or not lines:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return " \\\n  ".join(lines)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
