@@ -1,0 +1,62 @@
+"""Folders that are made once: by one process, under a file lock, visible only when whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.config.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    import filelock
+
+
+def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]) -> Path:
+    """Returns `folder`, made by exactly one of the processes that ask for it at the same time; the others wait.
+
+    `make` fills a temporary folder beside it, which is renamed when it returns, so a killed process leaves nothing that looks whole.
+    The kernel frees the lock of a process that dies (flock).
+
+    Raises:
+        ConfigError: the place cannot be written.
+    """
+    if is_whole(folder):
+        return folder
+    import filelock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _acquired(filelock.FileLock(f"{folder}.lock"), folder):
+            if not is_whole(folder):
+                _make(folder, make)
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}"
+        raise ConfigError(Problem(what, where=str(error.filename or folder), fix="FULLRANK_CACHE=DIR with room and write permission")) from error
+    return folder
+
+
+def _acquired(lock: filelock.BaseFileLock, folder: Path) -> filelock.AcquireReturnProxy:
+    """Returns the lock, held; says so if that takes waiting."""
+    import filelock
+
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"waiting for another process that makes {folder}", file=sys.stderr)
+        return lock.acquire()
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        make(temporary)
+        shutil.rmtree(folder, ignore_errors=True)  # a folder that is not whole, from an older format
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""Loads pretrained models and tokenizers with transformers, or says in one line why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Model
+from launch.config.sources import HubName
+from trainers.sources import MISSING_HUB_FIX, locate, use_hub_cache_if_unreachable
+
+
+def load_tokenizer(source: str) -> Any:
+    """Returns the tokenizer of a model source; one without a padding token pads with its end token.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(AutoTokenizer, source, "tokenizer")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(Problem(f"the tokenizer of {source} has no padding token", key="model.source"))
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(source: str) -> Any:
+    """Returns the configuration of a model source.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, source, "configuration")
+
+
+def load_model(model: Model, label_names: list[str], seed: int, pad_token_id: int) -> nn.Module:
+    """Returns a sequence classifier in float32 on the CPU; weights the source lacks (a new head) are drawn from `seed`.
+
+    Raises:
+        ConfigError: it cannot be loaded, is no classifier's body, or has no dropout to set.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(model.source)
+    if model.dropout is not None:
+        _set_dropout(config, model)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in config.id2label.items()}
+    config.pad_token_id = pad_token_id if getattr(config, "pad_token_id", None) is None else config.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # A head for another number of classes is replaced, not an error: that is fine-tuning.
+        options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        network, report = _load(AutoModelForSequenceClassification, model.source, "model", **options)
+    _check_weights(network, report, model.source)
+    if model.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return network
+
+
+def _load(kind: Any, source: str, what: str, **options: Any) -> Any:
+    """Calls from_pretrained without its reports, and turns what it raises into one problem."""
+    import transformers
+
+    place = locate(source, "model.source")
+    if isinstance(place, HubName):
+        use_hub_cache_if_unreachable()
+        if place.configuration is not None:
+            what = f"{source!r}: only a data set has a configuration after a colon"
+            raise ConfigError(Problem(what, key="model.source", fix=f"model.source={place.name}"))
+    elif not (place / "config.json").is_file():
+        raise ConfigError(Problem(f"{place} is not a model's folder: it has no config.json", key="model.source"))
+    name = place.name if isinstance(place, HubName) else str(place)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        fix = MISSING_HUB_FIX if isinstance(place, HubName) else None
+        raise ConfigError(Problem(f"the {what} of {source} cannot be loaded: {reason}", key="model.source", fix=fix)) from error
+
+
+def _set_dropout(config: Any, model: Model) -> None:
+    """Sets every dropout probability of a configuration, the classifier's too; the names differ from model to model."""
+    names = [name for name, value in config.to_dict().items() if _is_dropout(name, value)]
+    if not names:
+        raise ConfigError(Problem(f"the model {model.source} has no dropout to set", key="model.dropout", fix="model.dropout=null"))
+    for name in names:
+        setattr(config, name, model.dropout)
+
+
+def _is_dropout(name: str, value: object) -> bool:
+    return ("dropout" in name or name.endswith("_pdrop")) and not isinstance(value, bool) and (value is None or isinstance(value, (int, float)))
+
+
+def _check_weights(network: Any, report: dict[str, Any], source: str) -> None:
+    """Raises ConfigError if part of the body would start from random weights; only a head or a pooler may."""
+    body = f"{network.base_model_prefix}."
+    missing = [name for name in report["missing_keys"] if name.startswith(body) and "pooler" not in name]
+    missing += [str(entry[0]) for entry in report["mismatched_keys"] if str(entry[0]).startswith(body)]
+    if missing:
+        what = f"{source} has no weights for {len(missing)} tensors of {type(network).__name__}, e.g. {missing[0]}"
+        raise ConfigError(Problem(what, key="model.source", fix="the folder whose weights belong to its config.json"))

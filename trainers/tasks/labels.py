@@ -1,0 +1,119 @@
+"""Turns what stands in a label column into class numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.tasks import TextClassification
+from trainers.datasets import BadRows, Split
+
+MAX_CLASSES = 1000
+"""More distinct labels than this are no classes: somebody named the wrong column, or ratings."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class of each row.
+
+    Args:
+        names: of the classes, in the order of their numbers.
+        numbers: split -> class number a row; None where the row has none (bad, or left out).
+        num_left_out: rows whose rating equals the threshold.
+    """
+
+    names: list[str]
+    numbers: dict[str, list[int | None]]
+    num_left_out: int = 0
+
+
+def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_rows: BadRows) -> Labels:
+    """Returns the classes of all splits; rows with an impossible label go to `bad_rows`.
+
+    Classes are, in this order of preference: task.label_names, the names the data set brings, the sorted values of the train split.
+
+    Raises:
+        ConfigError: labels that cannot be classes at all.
+    """
+    if options.label_threshold is not None:
+        return _read_ratings(splits, options, options.label_threshold, bad_rows)
+    train = splits["train"]
+    values = [_canonical(value) for value in train.columns[options.label]]
+    names = options.label_names or train.class_names.get(options.label)
+    numbers: dict[int | str, int]
+    if names is None:
+        ordered = _sorted_classes(values, options, train)
+        numbers = {value: number for number, value in enumerate(ordered)}
+        names = [str(value) for value in ordered]
+    else:
+        numbers = {}
+        numbers.update(enumerate(range(len(names))))
+        numbers.update((_canonical(name) or name, number) for number, name in enumerate(names))
+    result: dict[str, list[int | None]] = {}
+    for name, split in splits.items():
+        result[name] = []
+        for index, raw in enumerate(split.columns[options.label]):
+            value = _canonical(raw)
+            number = None if value is None else numbers.get(value)
+            if number is None:
+                what = "the label is missing" if value is None else f"the label {raw!r} is not a class"
+                bad_rows.add(split.place(index), what, allowed=_listed(names))
+            result[name].append(number)
+    return Labels(names, result)
+
+
+def _read_ratings(splits: Mapping[str, Split], options: TextClassification, threshold: float, bad_rows: BadRows) -> Labels:
+    names = options.label_names or ["negative", "positive"]
+    if len(names) != 2:
+        raise ConfigError(Problem(f"{len(names)} names, but a rating above or below a threshold makes two classes", key="task.label_names"))
+    result: dict[str, list[int | None]] = {}
+    num_left_out = 0
+    for name, split in splits.items():
+        result[name] = []
+        for index, raw in enumerate(split.columns[options.label]):
+            rating = _rating(raw)
+            if rating is None:
+                bad_rows.add(split.place(index), f"the label {raw!r} is not a number", allowed="ratings, because task.label_threshold is set")
+            is_left_out = rating == threshold
+            num_left_out += is_left_out
+            result[name].append(None if rating is None or is_left_out else int(rating > threshold))
+    return Labels(names, result, num_left_out)
+
+
+def _sorted_classes(values: Sequence[int | str | None], options: TextClassification, train: Split) -> list[int | str]:
+    found = {value for value in values if value is not None}
+    where, key = train.origin, "task.label"
+    if len(found) < 2:
+        what = f"all labels of the column {options.label!r} are {found.pop()!r}" if found else f"the column {options.label!r} holds no label"
+        raise ConfigError(Problem(what, where, key, allowed="two classes or more in the train split"))
+    if len(found) > MAX_CLASSES or all(isinstance(value, str) and _rating(value) is not None for value in found):
+        fix = "task.label_threshold=0 if they are ratings; otherwise another task.label"
+        raise ConfigError(Problem(f"the column {options.label!r} holds {len(found)} different values, which are no classes", where, key, fix=fix))
+    if all(isinstance(value, int) for value in found):
+        return sorted(found)
+    return sorted(found, key=str)
+
+
+def _canonical(value: object) -> int | str | None:
+    """Returns a whole number as int (`1`, `"1"`, `1.0`, `true`), any other text stripped, None for nothing."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value) if value.is_integer() else str(value)
+    if isinstance(value, int):
+        return int(value)
+    text = "" if value is None else str(value).strip()
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text or None
+
+
+def _rating(value: object) -> float | None:
+    try:
+        rating = float(str(value))
+    except ValueError:
+        return None
+    return None if math.isnan(rating) else rating
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f", ... ({len(names)} classes)" if len(names) > 20 else "")

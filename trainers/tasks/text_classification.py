@@ -1,0 +1,182 @@
+"""Text classification: one label for a text or a pair of texts, by any AutoModelForSequenceClassification."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Experiment
+from launch.config.prepared import INFO_FILE, prepared_dir
+from launch.config.run_dir import read_json, write_json
+from trainers.datasets import BadRows, Split, divide, load_splits
+from trainers.once import make_once
+from trainers.pretrained import load_config, load_model, load_tokenizer
+from trainers.tasks import Batch
+from trainers.tasks.labels import read_labels
+from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+MAX_LISTED_ROWS = 20
+
+
+def build_task(experiment: Experiment) -> TextClassificationTask:
+    """Returns the task with its data prepared; ranks that call this together share one preparation."""
+    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
+    info = read_json(folder / INFO_FILE)
+    assert info is not None, folder
+    return TextClassificationTask(experiment, folder, info)
+
+
+class TextClassificationTask:
+    """See trainers.tasks.Task for what each method promises."""
+
+    def __init__(self, experiment: Experiment, folder: Path, info: dict[str, Any]) -> None:
+        self.num_samples: dict[str, int] = info["num_samples"]
+        self.label_names: list[str] = info["label_names"]
+        self.notes: list[str] = info["notes"]
+        self.collate = PadTokens(info["pad_token_id"], info["padding_side"])
+        self._experiment = experiment
+        self._folder = folder
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._experiment.model.source)
+
+    def dataset(self, split: str) -> TokenDataset:
+        return TokenDataset(self._folder / f"{split}.arrow", self.num_samples[split])
+
+    def lengths(self, split: str) -> list[int]:
+        return self.dataset(split).lengths()
+
+    def build_model(self) -> nn.Module:
+        return load_model(self._experiment.model, self.label_names, self._experiment.seed, self.collate.pad_token_id)
+
+    def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        logits, labels = _logits(model, batch), batch["labels"]
+        loss_sum = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        return loss_sum, torch.tensor(labels.numel(), device=labels.device)
+
+    def batch_count(self, batch: Batch) -> int:
+        return batch["labels"].numel()
+
+    def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
+        return int(batch["attention_mask"].sum()), batch["attention_mask"].numel()
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        logits, labels = _logits(model, batch), batch["labels"]
+        loss_sum = functional.cross_entropy(logits, labels, reduction="sum")
+        return loss_sum, torch.tensor(labels.numel(), device=labels.device), (logits.argmax(dim=-1), labels)
+
+    def build_metrics(self) -> MetricCollection:
+        # Imported at the first evaluation: 0.7 s that no start has to wait for (measured warm, after transformers).
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score, MulticlassMatthewsCorrCoef
+
+        num_classes = len(self.label_names)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+                "f1": MulticlassF1Score(num_classes, average="macro"),
+                "matthews": MulticlassMatthewsCorrCoef(num_classes),
+                "confusion_matrix": MulticlassConfusionMatrix(num_classes),
+            }
+        )
+
+    def save(self, model: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        model.save_pretrained(folder, state_dict=weights)
+        self._tokenizer.save_pretrained(folder)
+
+    def usage(self, folder: Path) -> str:
+        text = self._experiment.task.text
+        example = '"a text of yours"' if isinstance(text, str) else '{"text": "one text", "text_pair": "the other"}'
+        return f'from transformers import pipeline\nclassify = pipeline("text-classification", model="{folder}")\nprint(classify({example}))'
+
+
+def prepare(experiment: Experiment, folder: Path) -> None:
+    """Reads, checks and tokenises every split, and writes them into `folder`.
+
+    Raises:
+        ConfigError: anything about the data that stops the training; with on_bad_row `stop`, every bad row.
+    """
+    options, data = experiment.task, experiment.data
+    text_columns = [options.text] if isinstance(options.text, str) else list(options.text)
+    bad_rows = BadRows(data.on_bad_row)
+    tokenizer = load_tokenizer(experiment.model.source)
+    _check_length(experiment, tokenizer)
+    splits = load_splits(data, dict.fromkeys(text_columns, "task.text") | {options.label: "task.label"}, bad_rows)
+    labels = read_labels(splits, options, bad_rows)
+    rows = {name: _usable_rows(split, text_columns, options.label, labels.numbers[name], bad_rows) for name, split in splits.items()}
+    bad_rows.check()
+    rows = divide(rows, data, experiment.seed)
+    num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, text_columns, options, tokenizer)) for name, split in rows.items()}
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
+    notes = [f"{labels.num_left_out} rows left out: their {options.label} is exactly {options.label_threshold:g}"] if labels.num_left_out else []
+    if bad_rows.problems:
+        notes += [f"{len(bad_rows.problems)} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
+    info = {
+        "num_samples": num_samples,
+        "label_names": labels.names,
+        "notes": notes,
+        "num_skipped": len(bad_rows.problems),
+        "num_left_out": labels.num_left_out,
+        "pad_token_id": tokenizer.pad_token_id,
+        "padding_side": tokenizer.padding_side,
+    }
+    write_json(folder / INFO_FILE, info)
+
+
+def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers: Sequence[int | None], bad_rows: BadRows) -> Split:
+    """Returns the rows that have a class and texts, their label replaced by the class number."""
+    usable = []
+    for index, number in enumerate(numbers):
+        problem = next((p for column in text_columns if (p := _text_problem(column, split.columns[column][index]))), None)
+        if number is not None and problem is not None:
+            bad_rows.add(split.place(index), problem)
+        elif number is not None:
+            usable.append(index)
+    numbered = Split(split.columns | {label: numbers}, split.origin, split.rows, split.is_text_file, split.class_names)
+    return numbered.select(usable)
+
+
+def _text_problem(column: str, text: object) -> str | None:
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return f"the {column} is empty"
+    return None if isinstance(text, str) else f"the {column} {text!r} is not a text"
+
+
+def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenizer: Any) -> Iterator[dict[str, list[Any]]]:
+    """Yields chunks of token numbers and labels; token_type_ids only for pairs, and only if the model tells the two apart."""
+    has_types = len(text_columns) == 2 and "token_type_ids" in tokenizer.model_input_names
+    for start in range(0, len(split), ROWS_PER_CHUNK):
+        part = slice(start, start + ROWS_PER_CHUNK)
+        texts = [list(split.columns[column][part]) for column in text_columns]
+        encoded = tokenizer(*texts, truncation=True, max_length=options.max_length, return_attention_mask=False, return_token_type_ids=has_types)
+        yield {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded} | {
+            "label": list(split.columns[options.label][part])
+        }
+
+
+def _check_length(experiment: Experiment, tokenizer: Any) -> None:
+    """Raises ConfigError if the model has no positions for task.max_length tokens."""
+    config = load_config(experiment.model.source)
+    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    longest = min(limit for limit in limits if limit is not None)
+    if experiment.task.max_length > longest:
+        what = f"{experiment.task.max_length} tokens, but the model {experiment.model.source} reads at most {longest}"
+        raise ConfigError(Problem(what, key="task.max_length", fix=f"task.max_length={longest}"))
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Returns float32 logits [B, C]; the loss is ours, so the labels stay outside."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return model(**inputs).logits.float()

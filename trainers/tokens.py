@@ -1,0 +1,117 @@
+"""Tokenised samples on disk: written once as Arrow, memory-mapped by every rank, padded into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+ROWS_PER_CHUNK = 10_000
+"""Rows of one record batch; the last may have fewer."""
+
+Chunk = dict[str, np.ndarray[Any, Any]]
+
+
+def write_tokens(path: Path, chunks: Iterator[dict[str, list[Any]]]) -> int:
+    """Writes chunks of ROWS_PER_CHUNK samples as an Arrow stream, and returns how many samples that were.
+
+    Columns: label, and lists of token numbers. `datasets.Dataset.from_file` reads the file too.
+    """
+    import pyarrow as pa
+
+    num_samples, writer = 0, None
+    with pa.OSFile(str(path), "wb") as file:
+        for chunk in chunks:
+            arrays = {name: pa.array(values, pa.int64() if name == "label" else pa.list_(pa.int32())) for name, values in chunk.items()}
+            batch = pa.RecordBatch.from_pydict(arrays)
+            writer = writer or pa.ipc.new_stream(file, batch.schema)
+            writer.write_batch(batch)
+            num_samples += batch.num_rows
+        if writer is not None:
+            writer.close()
+    return num_samples
+
+
+class TokenDataset(Dataset[dict[str, Any]]):
+    """Samples of one split, by (epoch, index); maps the file on first use, so that it pickles as a path."""
+
+    def __init__(self, path: Path, num_samples: int) -> None:
+        self.path = path
+        self._num_samples = num_samples
+        self._chunks: list[Chunk] | None = None
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        _, index = key
+        if not 0 <= index < self._num_samples:
+            raise IndexError(f"sample {index} of {self._num_samples} in {self.path}")
+        number, row = divmod(index, ROWS_PER_CHUNK)
+        chunk = self._mapped()[number]
+        sample: dict[str, Any] = {"label": int(chunk["label"][row])}
+        for name, values in chunk.items():
+            if name != "label" and not name.endswith("/offsets"):
+                offsets = chunk[f"{name}/offsets"]
+                sample[name] = values[offsets[row] : offsets[row + 1]]
+        return sample
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_chunks": None}
+
+    def lengths(self) -> list[int]:
+        """Returns the tokens of each sample."""
+        return [length for chunk in self._mapped() for length in np.diff(chunk["input_ids/offsets"]).tolist()]
+
+    def _mapped(self) -> list[Chunk]:
+        if self._chunks is None:
+            import pyarrow as pa
+
+            reader = pa.ipc.open_stream(pa.memory_map(str(self.path)))
+            self._chunks = [_arrays(batch) for batch in reader]
+        return self._chunks
+
+
+@dataclass(frozen=True)
+class PadTokens:
+    """Collates samples into one batch, padded to the longest.
+
+    Returns input_ids, attention_mask (and token_type_ids for pairs), int64 [B, T], and labels, int64 [B].
+    """
+
+    pad_token_id: int
+    padding_side: str = "right"
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        width = max(len(sample["input_ids"]) for sample in samples)
+        shape = (len(samples), width)
+        batch = {name: np.zeros(shape, np.int64) for name in samples[0] if name != "label"}
+        batch["input_ids"].fill(self.pad_token_id)
+        batch["attention_mask"] = np.zeros(shape, np.int64)
+        for row, sample in enumerate(samples):
+            length = len(sample["input_ids"])
+            place = slice(0, length) if self.padding_side == "right" else slice(width - length, width)
+            batch["attention_mask"][row, place] = 1
+            for name, values in sample.items():
+                if name != "label":
+                    batch[name][row, place] = values
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        return tensors | {"labels": torch.tensor([sample["label"] for sample in samples])}
+
+
+def _arrays(batch: Any) -> Chunk:
+    """Returns a record batch as numpy arrays that share its memory."""
+    chunk: Chunk = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name == "label":
+            chunk[name] = column.to_numpy()
+        else:
+            chunk[name] = column.values.to_numpy()
+            chunk[f"{name}/offsets"] = column.offsets.to_numpy()
+    return chunk
