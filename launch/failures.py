@@ -34,18 +34,27 @@ KINDS: dict[str, Kind] = {
         "halve train.micro_batch_size (the global batch stays), or set model.gradient_checkpointing=true",
     ),
     "disk_full": Kind(r"No space left on device|ENOSPC|Disk quota exceeded", "make room, or another --run-root; then: fullrank resume RUN"),
-    "shared_memory": Kind(r"Bus error|unable to open shared memory|DataLoader worker .* is killed by signal: Bus", "data.num_workers=0, or more room in /dev/shm"),
+    "shared_memory": Kind(
+        r"Bus error|unable to open shared memory|DataLoader worker .* is killed by signal: Bus", "data.num_workers=0, or more room in /dev/shm"
+    ),
     "data_worker": Kind(r"DataLoader worker .* (exited unexpectedly|is killed)", "data.num_workers=0 shows the error itself in the rank's log"),
-    "missing_package": Kind(r"ModuleNotFoundError|ImportError", "pip install 'fullrank[train]' into the python of this run (environment.json names it)"),
+    "missing_package": Kind(
+        r"ModuleNotFoundError|ImportError", "pip install 'fullrank[train]' into the python of this run (environment.json names it)"
+    ),
     "hub": Kind(
         r"LocalEntryNotFoundError|OfflineModeIsEnabled|RepositoryNotFoundError|GatedRepoError|couldn't connect to .*huggingface|Can't load .* for '",
         "check the name and the network, or name a local folder: model.source=./folder",
         is_retryable=True,
     ),
     "port_taken": Kind(r"EADDRINUSE|Address already in use", "start again: another port is tried", is_retryable=True),
-    "driver": Kind(r"NVIDIA driver .* too old|CUDA driver version is insufficient|no CUDA-capable device", "install a torch build that fits the driver (nvidia-smi shows it)"),
+    "driver": Kind(
+        r"NVIDIA driver .* too old|CUDA driver version is insufficient|no CUDA-capable device",
+        "install a torch build that fits the driver (nvidia-smi shows it)",
+    ),
     "device_assert": Kind(r"device-side assert", "usually a label out of range; CUDA_LAUNCH_BLOCKING=1 shows the line"),
-    "nccl": Kind(r"NCCL (error|WARN)|ncclSystemError|ncclInternalError|ncclRemoteError", "NCCL_DEBUG=INFO shows the interface it uses", is_retryable=True),
+    "nccl": Kind(
+        r"NCCL (error|WARN)|ncclSystemError|ncclInternalError|ncclRemoteError", "NCCL_DEBUG=INFO shows the interface it uses", is_retryable=True
+    ),
     "lost_contact": Kind(
         r"Connection (closed by peer|reset by peer|refused)|Broken pipe|Timed out waiting|DistNetworkError|DistStoreError|heartbeat|recvValue failed",
         "another rank or the network went away first: look at the other ranks' logs",
@@ -56,13 +65,17 @@ KINDS: dict[str, Kind] = {
 """Kinds in the order in which they are tried. `configuration` and `killed` are told by the exit code, `exception` is the rest."""
 
 _SIGNALS = {
-    "SIGKILL": "usually the kernel's out-of-memory killer (dmesg shows it), or somebody's kill -9: fewer data.num_workers, a smaller train.micro_batch_size",
+    "SIGKILL": "usually the kernel's out-of-memory killer (dmesg tells): fewer data.num_workers, or a smaller train.micro_batch_size",
     "SIGSEGV": "a crash in a compiled library; the rank's log shows where in Python it was",
     "SIGBUS": "usually a full /dev/shm: data.num_workers=0",
     "SIGILL": "a library built for another processor",
     "SIGTERM": "somebody or the scheduler stopped this process alone",
     "SIGHUP": "the terminal was closed: start it under tmux, or with nohup",
 }
+
+
+_EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Iteration))(?:: (?P<message>.*))?$")
+"""The last line of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,11 @@ def parse_failure(report: Mapping[str, Any], last_lines: tuple[str, ...] = ()) -
     names = ("rank", "host", "pid", "time", "step", "phase", "exception", "message", "traceback", "exit_code", "advice")
     known = {name: report[name] for name in names if name in report}
     kind = str(report.get("kind") or "exception")
-    failure = Failure(**({"rank": None, "host": "", "pid": None, "time": 0.0, "message": ""} | known), kind=kind, last_lines=last_lines or tuple(report.get("last_lines", ())))
+    failure = Failure(
+        **({"rank": None, "host": "", "pid": None, "time": 0.0, "message": ""} | known),
+        kind=kind,
+        last_lines=last_lines or tuple(report.get("last_lines", ())),
+    )
     if kind == "exception":
         kind = classify(f"{failure.exception}: {failure.message}") or kind
     advice = failure.advice or (KINDS[kind].advice if kind in KINDS else None)
@@ -120,13 +137,37 @@ def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: in
     lines = tuple(last_lines)
     if code == EXIT_CONFIG:
         return Failure(rank, host, pid, time, "configuration", "\n".join(_error_lines(lines)), exit_code=code, last_lines=lines)
-    known = classify("\n".join(lines))
+    exception, message = _raised(lines)
+    known = classify(f"{exception}: {message}" if exception else "\n".join(lines))
     advice = KINDS[known].advice if known else None
     who = "the launcher" if rank is None else f"rank {rank}"
     if code < 0:
         name = signal_name(-code)
-        return Failure(rank, host, pid, time, known or "killed", f"{who} was killed by {name}", exit_code=code, advice=advice or _SIGNALS.get(name), last_lines=lines)
-    return Failure(rank, host, pid, time, known or "exit", f"{who} ended with exit code {code} and no report", exit_code=code, advice=advice, last_lines=lines)
+        return Failure(
+            rank,
+            host,
+            pid,
+            time,
+            known or "killed",
+            f"{who} was killed by {name}",
+            exit_code=code,
+            advice=advice or _SIGNALS.get(name),
+            last_lines=lines,
+        )
+    if exception:
+        return Failure(rank, host, pid, time, known or "exception", message, exception=exception, exit_code=code, advice=advice, last_lines=lines)
+    return Failure(
+        rank, host, pid, time, known or "exit", f"{who} ended with exit code {code} and no report", exit_code=code, advice=advice, last_lines=lines
+    )
+
+
+def _raised(lines: tuple[str, ...]) -> tuple[str | None, str]:
+    """Returns type and message of the last exception that Python printed; None: there is none."""
+    for index, line in reversed(list(enumerate(lines))):
+        match = _EXCEPTION.match(line)
+        if match and index and lines[index - 1].startswith(" "):
+            return match["name"].rpartition(".")[2], match["message"] or ""
+    return None, ""
 
 
 def _error_lines(lines: tuple[str, ...]) -> tuple[str, ...]:

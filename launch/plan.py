@@ -110,8 +110,14 @@ def plan_launch(loaded: LoadedExperiment, strategy: Strategy, probe: Probe, opti
         "gradient_accumulation_steps": (batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": (steps, Origin("derived", steps_reason or "train.duration")),
         "strategy": (strategy.name, Origin("strategy", strategy.where) if strategy.where else Origin("default")),
-        "device": (device, Origin("strategy", strategy.where) if strategy.use_cpu is not None else Origin("derived", f"{probe.machine.num_gpus} GPUs here")),
-        "threads_per_rank": (num_threads, Origin("environment", "OMP_NUM_THREADS") if probe.machine.num_threads else Origin("derived", "cores / processes")),
+        "device": (
+            device,
+            Origin("strategy", strategy.where) if strategy.use_cpu is not None else Origin("derived", f"{probe.machine.num_gpus} GPUs here"),
+        ),
+        "threads_per_rank": (
+            num_threads,
+            Origin("environment", "OMP_NUM_THREADS") if probe.machine.num_threads else Origin("derived", "cores / processes"),
+        ),
         "port": (port, Origin("strategy", strategy.where) if strategy.main_process_port else Origin("derived", "run id")),
     }
     values = {key: Value(value, loaded.origins.get(key, Origin("default"))) for key, value in flatten(dump_experiment(experiment)).items()}
@@ -211,6 +217,7 @@ def _warnings(experiment: Experiment, precision: Precision, device: Device, proc
         warnings.append(f"{processes} processes share {machine.num_cores} cores: slower than {machine.num_cores} processes")
     if device == "cuda" and processes < machine.num_gpus:
         warnings.append(f"{machine.num_gpus - processes} of {machine.num_gpus} GPUs stay idle: --processes-per-node {machine.num_gpus} uses all")
-    if experiment.data.num_workers * processes > 2 * machine.num_cores:
-        warnings.append(f"{experiment.data.num_workers * processes} data workers on {machine.num_cores} cores: data.num_workers={max(1, machine.num_cores // processes)} may be faster")
+    num_workers, fitting = experiment.data.num_workers * processes, max(1, machine.num_cores // processes)
+    if num_workers > 2 * machine.num_cores:
+        warnings.append(f"{num_workers} data workers on {machine.num_cores} cores: data.num_workers={fitting} may be faster")
     return warnings

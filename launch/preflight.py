@@ -32,7 +32,14 @@ def preflight(plan: LaunchPlan, probe: Probe) -> None:
 def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     if plan.nodes == 1:
         return []
-    return [Problem(f"{plan.nodes} nodes cannot be started from here", key="--nodes", allowed="1", fix="--processes-per-node N for several processes on this machine")]
+    return [
+        Problem(
+            f"{plan.nodes} nodes cannot be started from here",
+            key="--nodes",
+            allowed="1",
+            fix="--processes-per-node N for several processes on this machine",
+        )
+    ]
 
 
 def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
@@ -43,7 +50,9 @@ def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     if plan.launcher == "deepspeed" and "deepspeed" not in probe.versions:
         problems.append(Problem("deepspeed is not installed", key="--launcher", fix="pip install 'fullrank[deepspeed]'"))
     if plan.experiment.tracking.wandb.mode in ("online", "offline") and "wandb" not in probe.versions:
-        problems.append(plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled"))
+        problems.append(
+            plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled")
+        )
     return problems
 
 
@@ -56,7 +65,11 @@ def check_hub_cache(plan: LaunchPlan, probe: Probe) -> list[Problem]:
         return []
     named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
     return [
-        plan.loaded.problem(key, f"{name} is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)", fix=f"unset HF_HUB_OFFLINE, or {key}=./a-local-folder")
+        plan.loaded.problem(
+            key,
+            f"{name} is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
+            fix=f"unset HF_HUB_OFFLINE, or {key}=./a-local-folder",
+        )
         for key, name in named.items()
         if key not in probe.hub_cached
     ]
@@ -70,7 +83,14 @@ def check_devices(plan: LaunchPlan, probe: Probe) -> list[Problem]:
         what = f"the strategy {plan.strategy.name} is for GPUs, and {probe.machine.host} has none"
         return [Problem(what, where, fix="--strategy cpu (with --processes-per-node N for several processes)")]
     if plan.processes_per_node > num_gpus:
-        return [Problem(f"{plan.processes_per_node} processes for {num_gpus} GPU{'s' if num_gpus > 1 else ''}", where, "--processes-per-node", allowed=f"at most {num_gpus}")]
+        return [
+            Problem(
+                f"{plan.processes_per_node} processes for {num_gpus} GPU{'s' if num_gpus > 1 else ''}",
+                where,
+                "--processes-per-node",
+                allowed=f"at most {num_gpus}",
+            )
+        ]
     return []
 
 

@@ -16,7 +16,19 @@ from launch.config.experiment import Experiment
 from launch.config.sources import HubName, LocalPath, Source, parse_source
 from launch.samples import SampleCount, count_train_samples
 
-REPORTED_PACKAGES = ("fullrank", "torch", "transformers", "accelerate", "deepspeed", "datasets", "tokenizers", "safetensors", "torchmetrics", "wandb", "numpy")
+REPORTED_PACKAGES = (
+    "fullrank",
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "torchmetrics",
+    "wandb",
+    "numpy",
+)
 """Distributions whose versions go into environment.json."""
 
 _FIRST_PORT, _NUM_PORTS = 20000, 12000
@@ -100,7 +112,9 @@ def probe(experiment: Experiment, run_path: Path) -> Probe:
         place=probe_place(run_path),
         missing_paths=_missing_paths(experiment, model, data),
         is_offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
-        hub_cached=frozenset(key for key, source, kind in (("model.source", model, "models"), ("data.source", data, "datasets")) if _in_hub_cache(source, kind)),
+        hub_cached=frozenset(
+            key for key, source, kind in (("model.source", model, "models"), ("data.source", data, "datasets")) if _in_hub_cache(source, kind)
+        ),
         is_wandb_logged_in=_is_wandb_logged_in(),
     )
 

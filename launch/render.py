@@ -76,7 +76,9 @@ def render_command(plan: LaunchPlan) -> str:
     ]
     if plan.launcher != "direct" or plan.world_size == 1:
         return "\n".join([*head, f'exec {_wrapped(launch_argv(plan, run_dir=False))} "$@"']) + "\n"
-    return "\n".join([*head, "", f'command=({_wrapped(launch_argv(plan, run_dir=False))} "$@")', _START_ALL_RANKS.format(last=plan.processes_per_node - 1)])
+    return "\n".join(
+        [*head, "", f'command=({_wrapped(launch_argv(plan, run_dir=False))} "$@")', _START_ALL_RANKS.format(last=plan.processes_per_node - 1)]
+    )
 
 
 _START_ALL_RANKS = """

@@ -6,10 +6,9 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from launch.agent import Member, Outcome, run_members, terminal_width
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
+from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
 from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic
 from launch.failures import Failure
 from launch.plan import LaunchPlan
@@ -122,7 +121,13 @@ def _members(plan: LaunchPlan) -> list[Member]:
     if plan.launcher != "direct":
         return [Member(None, argv, {**launch_environment(plan), **shared, **on_terminal}, plan.attempt.job_log, on_terminal=True)]
     return [
-        Member(rank, argv, {**rank_environment(plan, rank), **shared, **(on_terminal if rank == 0 else {})}, plan.attempt.rank_log(rank), on_terminal=rank == 0)
+        Member(
+            rank,
+            argv,
+            {**rank_environment(plan, rank), **shared, **(on_terminal if rank == 0 else {})},
+            plan.attempt.rank_log(rank),
+            on_terminal=rank == 0,
+        )
         for rank in range(plan.processes_per_node)
     ]
 

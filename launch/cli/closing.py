@@ -50,7 +50,9 @@ def completed_lines(run: RunDir, task: str) -> list[str]:
     lines = []
     for split, record in last_records(run.metrics).items():
         if split != "train":
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float) and name not in ("time", "seconds", "epoch"))
+            scores = "  ".join(
+                f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float) and name not in ("time", "seconds", "epoch")
+            )
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
     if run.model.exists() and task in USAGE:

@@ -53,17 +53,33 @@ def _shipped(kind: str, incomplete: str) -> list[str]:
 
 
 ExperimentName = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or the path of an experiment file (with a / or ending in .yaml).", autocompletion=complete_experiment)
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="A shipped experiment, or the path of an experiment file (with a / or ending in .yaml).",
+        autocompletion=complete_experiment,
+    ),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.")
+]
 StrategyName = Annotated[
     str,
-    typer.Option("--strategy", metavar="NAME|FILE", help="How the processes work together: auto, a shipped strategy, or an Accelerate file.", autocompletion=complete_strategy),
+    typer.Option(
+        "--strategy",
+        metavar="NAME|FILE",
+        help="How the processes work together: auto, a shipped strategy, or an Accelerate file.",
+        autocompletion=complete_strategy,
+    ),
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, metavar="N", help="Machines.")]
 ProcessesPerNode = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes on each machine.")]
-LauncherName = Annotated[str, typer.Option("--launcher", metavar="|".join(LAUNCHERS), help="What starts the processes.", autocompletion=complete_launcher)]
+LauncherName = Annotated[
+    str, typer.Option("--launcher", metavar="|".join(LAUNCHERS), help="What starts the processes.", autocompletion=complete_launcher)
+]
 RunDirectory = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="The run directory. Default: a new one under the run root.")]
 RunRoot = Annotated[Path | None, typer.Option("--run-root", metavar="DIR", help="The folder of all runs. Default: $FULLRANK_RUN_ROOT, or ./runs.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, a run id (its beginning will do), or latest.", autocompletion=complete_run)]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, a run id (its beginning will do), or latest.", autocompletion=complete_run)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print facts for programs.")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from launch.cli.options import default_run_root
 from launch.config.errors import ConfigError, Problem, suggest
@@ -43,4 +42,4 @@ def _parse_launcher(name: str) -> Launcher:
         near = suggest(name, LAUNCHERS)
         what = f"{name!r} is not a launcher" + (f"; did you mean {near!r}?" if near else "")
         raise ConfigError(Problem(what, key="--launcher", allowed=", ".join(LAUNCHERS)))
-    return cast(Launcher, name)
+    return name

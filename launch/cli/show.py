@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from launch.plan import LaunchPlan
 from launch.render import launch_argv, launch_environment
@@ -20,7 +20,8 @@ def plan_headline(plan: LaunchPlan) -> str:
 def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
     """Returns the whole plan: what was set and where, the arithmetic, the command, the files."""
     batches = plan.batches
-    product = f"{batches.micro_batch_size} a process x {batches.world_size} process{'es' if batches.world_size > 1 else ''} x {batches.gradient_accumulation_steps} accumulated"
+    processes = f"{batches.world_size} process{'es' if batches.world_size > 1 else ''}"
+    product = f"{batches.micro_batch_size} a process x {processes} x {batches.gradient_accumulation_steps} accumulated"
     steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch_environment(plan).items())
     sections = [
@@ -35,7 +36,7 @@ def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
-def table(rows: list[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Returns the rows as lines with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)] if rows else []
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,77 @@
+"""`fullrank status`: how runs are doing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
+from launch.cli.show import table
+from launch.metrics import last_records
+from launch.runs import RunState, list_runs, read_run
+
+
+def status(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run directory, a run id, or latest. Without it: all runs.", autocompletion=complete_run)
+    ] = None,
+    run_root: RunRoot = None,
+    as_json: Json = False,
+) -> None:
+    if run is not None:
+        state = read_run(chosen_run(run, run_root))
+        print(json.dumps(_facts(state), indent=2) if as_json else "\n".join(one_run(state)))
+        return
+    root = run_root or default_run_root()
+    states = list_runs(root)
+    if as_json:
+        print(json.dumps([state.as_dict() for state in states], indent=2))
+    elif states:
+        print("\n".join(table([("RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"), *(_row(state) for state in states)])))
+    else:
+        print(f"no runs under {root}", file=sys.stderr)
+
+
+def one_run(state: RunState) -> list[str]:
+    """Returns the lines about one run: state, progress, last records, what to do."""
+    found, rows = state.status, []
+    cause = f" ({found['cause']})" if found.get("cause") else ""
+    rows.append(("state", f"{state.state}{cause}"))
+    rows.append(("step", _progress(found)))
+    rows.append(("attempt", str(found.get("attempt", ""))))
+    rows.append(("where", f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"))
+    if found.get("message"):
+        rows.append(("message", str(found["message"]).splitlines()[0]))
+    for split, record in last_records(state.run.metrics).items():
+        numbers = {name: value for name, value in record.items() if isinstance(value, float) and name not in ("time", "epoch", "seconds")}
+        rows.append((split, f"step {record.get('step')}  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())))
+    if state.state in ("stopped", "failed", "lost", "cancelled"):
+        rows.append(("go on", f"fullrank resume {state.run.path}"))
+    return [str(state.run.path), *(f"  {line}" for line in table(rows))]
+
+
+def _facts(state: RunState) -> dict[str, Any]:
+    return state.as_dict() | {"metrics": last_records(state.run.metrics)}
+
+
+def _row(state: RunState) -> tuple[str, ...]:
+    return (state.run.run_id, state.run.path.parent.name, state.state, _progress(state.status), _ago(state.status.get("heartbeat")))
+
+
+def _progress(status: dict[str, Any]) -> str:
+    step, total = status.get("step"), status.get("total_steps")
+    return "-" if step is None else f"{step}/{total}" if total else str(step)
+
+
+def _ago(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,63 @@
+"""How runs are doing: their status files, corrected for runs that died without a word."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.config.errors import Problem, StateError
+from launch.config.run_dir import RunDir, State, read_json
+from launch.probe import process_start
+
+ALIVE: tuple[State, ...] = ("pending", "running", "stopping")
+_SILENT_S = 600.0
+"""A run on another host counts as lost after this long without a heartbeat; rank 0 beats every few seconds, evaluations and saves are longer."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run, as it is now.
+
+    Args:
+        state: what status.json says, or `lost` if its process is gone.
+        status: the rest of status.json.
+    """
+
+    run: RunDir
+    state: State
+    status: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"run": str(self.run.path)} | self.status | {"state": self.state}
+
+
+def read_run(run: RunDir) -> RunState:
+    """Returns the state of a run. A run that says it is alive is `lost` if its process is gone.
+
+    Raises:
+        StateError: there is no readable status.json.
+    """
+    status = read_json(run.status)
+    if status is None or "state" not in status:
+        raise StateError(Problem("has no readable status.json", where=str(run.path), fix="name a run directory that fullrank or train.py made"))
+    state: State = status["state"]
+    return RunState(run, "lost" if state in ALIVE and not is_alive(status) else state, status)
+
+
+def list_runs(root: Path) -> list[RunState]:
+    """Returns the runs under a run root, the newest last."""
+    paths = sorted((path.parent for path in root.glob("*/*/status.json")), key=lambda path: path.name)
+    return [read_run(RunDir(path)) for path in paths if (read_json(path / "status.json") or {}).get("state")]
+
+
+def is_alive(status: dict[str, Any]) -> bool:
+    """Returns whether the process behind a status lives: looked up on its own host, guessed from the heartbeat on another one."""
+    if status.get("host") != socket.gethostname():
+        return time.time() - float(status.get("heartbeat") or 0) < _SILENT_S
+    agent = status.get("agent") or {}
+    pid = agent.get("pid") or status.get("pid")
+    started = process_start(int(pid)) if pid else None
+    return started is not None and agent.get("start") in (None, started)
