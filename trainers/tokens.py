@@ -110,8 +110,13 @@ def _arrays(batch: Any) -> Chunk:
     chunk: Chunk = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name == "label":
-            chunk[name] = column.to_numpy()
+            chunk[name] = _view(column, np.int64)
         else:
-            chunk[name] = column.values.to_numpy()
-            chunk[f"{name}/offsets"] = column.offsets.to_numpy()
+            chunk[name] = _view(column.values, np.int32)
+            chunk[f"{name}/offsets"] = _view(column.offsets, np.int32)
     return chunk
+
+
+def _view(array: Any, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
+    """Returns an Arrow array without nulls as numpy; its own to_numpy imports pandas, 0.5 s."""
+    return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
