@@ -252,13 +252,15 @@ def _is_complete(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, copies: dict[tuple[int, torch.Size], torch.Tensor] | None = None) -> Any:
+    """Returns a deep copy in host memory; tensors that share memory (tied weights) share it in the copy too."""
+    copies = {} if copies is None else copies
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return copies.setdefault((value.data_ptr(), value.shape), value.detach().to("cpu", copy=True))
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: _copied(item, copies) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(_copied(item, copies) for item in value)
     return value
 
 

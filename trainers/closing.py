@@ -9,7 +9,6 @@ import traceback
 from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Cause, RunDir, update_status
 from trainers.loop import Training
-from trainers.report import write_report
 
 
 def close(training: Training, cause: Cause | None) -> int:
@@ -36,7 +35,7 @@ def save_model(training: Training) -> None:
     model = training.engine.unwrap(training.model)
     temporary = training.run.model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    training.task.save(model, temporary, dict(model.state_dict()))
+    training.task.save(model, temporary, model.state_dict())
     shutil.rmtree(training.run.model, ignore_errors=True)
     temporary.rename(training.run.model)
 
@@ -44,6 +43,8 @@ def save_model(training: Training) -> None:
 def _report(run: RunDir, training: Training) -> None:
     """Writes report.md; a picture that cannot be drawn must not fail a training that is done."""
     try:
+        from trainers.report import write_report  # imports matplotlib: only now that nothing waits for it
+
         write_report(run)
     except Exception:
         training.console.say(f"warning: the report could not be written; try again with: fullrank report {run.path}\n{traceback.format_exc()}")

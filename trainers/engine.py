@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from launch.config.errors import ConfigError, Problem
@@ -71,7 +72,9 @@ class Engine:
             kwargs_handlers=[
                 InitProcessGroupKwargs(backend="gloo" if device == "cpu" else "nccl"),
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            ],
+            ]
+            if world.world_size > 1
+            else None,
         )
         if self.accelerator.num_processes != world.world_size:
             raise RuntimeError(
@@ -86,9 +89,8 @@ class Engine:
         return prepared
 
     def unwrap(self, model: nn.Module) -> nn.Module:
-        """Returns the library's own module inside the wrappers."""
-        module: nn.Module = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        return module
+        """Returns the library's own module inside the wrapper (Accelerate's unwrap_model would import DeepSpeed to look for its own)."""
+        return model.module if isinstance(model, DistributedDataParallel) else model
 
     @contextmanager
     def accumulating(self, model: nn.Module, is_last: bool) -> Iterator[None]:

@@ -76,11 +76,12 @@ class Training:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: this rank's loss sum (float32 []), the count of targets on all ranks, and the gradient's norm before clipping."""
+    """One optimizer step: this rank's loss sum (float32 []), the count of targets on all ranks, the gradient's norm before clipping."""
 
     loss_sum: Tensor
     global_count: float
     gradient_norm: Tensor
+    lr: float
     cause: Cause | None
 
 
@@ -133,11 +134,12 @@ def train_step(training: Training, batches: StepBatches) -> StepResult:
         loss_sum += batch_loss.detach()
         count_throughput(training, batch, padding)
     norm = engine.clip(training.model, train.gradient_clip_norm)
+    lr = max(group["lr"] for group in training.optimizer.param_groups)
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
     if training.experiment.schedule.name != "plateau":
         training.schedule.step()
-    return StepResult(loss_sum, global_count, norm, agreed_cause(flags))
+    return StepResult(loss_sum, global_count, norm, lr, agreed_cause(flags))
 
 
 def count_throughput(training: Training, batch: dict[str, Tensor], padding: bool) -> None:
@@ -168,7 +170,7 @@ def log_step(training: Training, result: StepResult) -> None:
     seconds = max(now - counts.started, 1e-9)
     record = {
         "loss": loss,
-        "lr": max(group["lr"] for group in training.optimizer.param_groups),
+        "lr": result.lr,
         "gradient_norm": float(result.gradient_norm),
         "samples_per_second": samples / seconds,
     }
