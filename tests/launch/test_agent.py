@@ -1,0 +1,202 @@
+"""Real processes: ranks that fail, hang, ignore signals, leave children behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.agent import Member, Outcome, run_members
+from launch.config.run_dir import Attempt, read_json
+
+RANK = "import json, os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
+REPORT = """
+def report(kind='exception', message='boom'):
+    facts = {'rank': rank, 'host': 'h', 'pid': os.getpid(), 'time': time.time(), 'step': 3, 'kind': kind, 'exception': 'ValueError', 'message': message, 'traceback': 'T'}
+    json.dump(facts, open(f"{os.environ['ATTEMPT']}/failures/rank_{rank:05d}.json", 'w'))
+"""
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    monkeypatch.setattr("launch.agent.GRACE_S", 0.3)
+    attempt = Attempt(tmp_path / "0001")
+    attempt.failures.mkdir(parents=True)
+    return attempt
+
+
+def members(attempt: Attempt, body: str, world_size: int = 2) -> list[Member]:
+    argv = [sys.executable, "-S", "-u", "-c", RANK + REPORT + textwrap.dedent(body)]
+    return [
+        Member(rank, argv, {"RANK": str(rank), "ATTEMPT": str(attempt.path)}, attempt.rank_log(rank), on_terminal=rank == 0)
+        for rank in range(world_size)
+    ]
+
+
+def run(attempt: Attempt, body: str, world_size: int = 2) -> Outcome:
+    return run_members(members(attempt, body, world_size), attempt)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def test_ranks_that_end_well_are_done_and_each_has_its_log(attempt, capfd):
+    outcome = run(attempt, "print('hello from', rank)")
+    assert outcome == Outcome(0, (0, 0))
+    assert attempt.rank_log(0).read_text() == "hello from 0\n"
+    assert attempt.rank_log(1).read_text() == "hello from 1\n"
+    assert capfd.readouterr() == ("", "hello from 0\n")
+    assert not attempt.failure.exists()
+
+
+def test_failing_rank_ends_the_others_at_once_and_is_the_failure(attempt):
+    started = time.monotonic()
+    outcome = run(attempt, "if rank == 1: report(); sys.exit(1)\ntime.sleep(60)")
+    assert outcome.exit_code == 1
+    assert (outcome.failure.rank, outcome.failure.exception, outcome.failure.message, outcome.failure.step) == (1, "ValueError", "boom", 3)
+    assert time.monotonic() - started < 30
+    assert read_json(attempt.failure)["rank"] == 1
+
+
+def test_earliest_report_wins_over_the_cascade(attempt):
+    outcome = run(
+        attempt,
+        """
+        if rank == 1:
+            report(message='the cause')
+            time.sleep(0.5)
+            sys.exit(1)
+        time.sleep(0.2)
+        report(message='connection closed by peer')
+        sys.exit(1)
+        """,
+    )
+    assert (outcome.failure.rank, outcome.failure.message, outcome.num_others) == (1, "the cause", 1)
+
+
+def test_rank_killed_by_the_kernel_is_reported_with_its_last_lines(attempt):
+    outcome = run(attempt, "print('step 1')\nif rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)")
+    failure = outcome.failure
+    assert (failure.rank, failure.kind, failure.message, failure.exit_code) == (1, "killed", "rank 1 was killed by SIGKILL", -9)
+    assert failure.last_lines == ("step 1",)
+    assert "out-of-memory killer" in failure.advice
+
+
+def test_rank_that_leaves_without_a_word_is_reported(attempt):
+    outcome = run(attempt, "os._exit(9)", world_size=1)
+    assert (outcome.exit_code, outcome.failure.kind, outcome.failure.message) == (1, "exit", "rank 0 ended with exit code 9 and no report")
+
+
+def test_configuration_error_of_a_rank_is_exit_code_2_with_its_words(attempt):
+    outcome = run(attempt, "print('error: data.csv:3: no label', file=sys.stderr); sys.exit(2)", world_size=1)
+    assert (outcome.exit_code, outcome.failure.kind, outcome.failure.message) == (2, "configuration", "data.csv:3: no label")
+
+
+def test_rank_that_ignores_sigterm_is_killed(attempt):
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 1: time.sleep(0.3); sys.exit(1)\nprint(os.getpid())\ntime.sleep(60)"
+    outcome = run(attempt, body)
+    assert outcome.codes == (-signal.SIGKILL, 1)
+    assert not is_running(int(attempt.rank_log(0).read_text()))
+
+
+def test_no_grandchild_is_left_behind_even_by_ranks_that_succeed(attempt):
+    body = "child = subprocess.Popen(['sleep', '60'])\nprint(child.pid)"
+    assert run(attempt, body).exit_code == 0
+    assert not any(is_running(int(attempt.rank_log(rank).read_text())) for rank in range(2))
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "code", "cause"),
+    [(signal.SIGTERM, 3, 75, "preempted"), (signal.SIGUSR2, 3, 75, "preempted"), (signal.SIGINT, 1, 130, "user")],
+)
+def test_signal_reaches_every_rank_once_and_the_stop_file_says_it_too(attempt, number, times, code, cause):
+    body = f"""
+    got = []
+    signal.signal({int(number)}, lambda n, f: got.append(n))
+    print('ready')
+    if rank == 1:
+        while 'ready' not in open(os.environ['ATTEMPT'] + '/rank_00000.log').read(): time.sleep(0.01)
+        for _ in range({times}):
+            os.kill(os.getppid(), {int(number)})
+            time.sleep(0.05)
+    while not got: time.sleep(0.01)
+    time.sleep(0.3)
+    print(len(got))
+    sys.exit({code})
+    """
+    assert run(attempt, body) == Outcome(code, (code, code))
+    assert [attempt.rank_log(rank).read_text() for rank in range(2)] == ["ready\n1\n"] * 2
+    assert attempt.stop_file.read_text() == f"{cause}\n"
+
+
+def test_signal_before_the_handler_does_not_kill_a_rank(attempt):
+    body = """
+    os.kill(os.getppid(), signal.SIGTERM)
+    while not os.path.exists(os.environ['ATTEMPT'] + '/stop'): time.sleep(0.01)
+    time.sleep(0.2)
+    print(signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, 'still here')
+    sys.exit(75)
+    """
+    assert run(attempt, body, world_size=1) == Outcome(75, (75,))
+    assert attempt.rank_log(0).read_text() == "True still here\n"
+
+
+def test_second_ctrl_c_ends_ranks_that_do_not_listen(attempt):
+    body = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(0.3)\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+    assert run(attempt, body, world_size=1) == Outcome(130, (-signal.SIGKILL,))
+
+
+def test_handlers_of_the_caller_are_back_afterwards(attempt):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGCHLD)]
+    run(attempt, "pass", world_size=1)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGCHLD)] == before
+
+
+def test_ranks_die_with_an_agent_that_is_killed(attempt):
+    agent = subprocess.Popen([sys.executable, "-c", _AGENT, str(attempt.path)], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    pid_file = attempt.path / "pid"
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.02)
+    rank = int(pid_file.read_text())
+    assert is_running(rank)
+    agent.kill()
+    agent.wait()
+    deadline = time.monotonic() + 10
+    while is_running(rank) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(rank)
+
+
+_AGENT = """
+import sys
+from pathlib import Path
+from launch.agent import Member, run_members
+from launch.config.run_dir import Attempt
+attempt = Attempt(Path(sys.argv[1]))
+body = f"import os, time; open({str(attempt.path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+run_members([Member(0, [sys.executable, "-S", "-c", body], {}, attempt.rank_log(0), on_terminal=False)], attempt)
+"""
+
+
+def test_failure_json_holds_the_report(attempt):
+    run(attempt, "report(); sys.exit(1)", world_size=1)
+    facts = json.loads(attempt.failure.read_text())
+    assert {name: facts[name] for name in ("rank", "step", "kind", "exception", "message", "traceback")} == {
+        "rank": 0,
+        "step": 3,
+        "kind": "exception",
+        "exception": "ValueError",
+        "message": "boom",
+        "traceback": "T",
+    }
