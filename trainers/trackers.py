@@ -91,10 +91,10 @@ def open_trackers(run: RunDir, experiment: Experiment, facts: Mapping[str, Any])
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
     """
-    metrics = MetricsFile(run.metrics)
     others: dict[str, Tracker] = {}
     if experiment.tracking.tensorboard:
         others["TensorBoard"] = TensorBoard(run.tensorboard)
+    metrics = MetricsFile(run.metrics)
     if experiment.tracking.wandb.mode != "disabled":
         process = _guarded("W&B", WandbProcess, run, experiment, facts)
         if process:
@@ -120,7 +120,7 @@ class MetricsFile:
         """Writes the record unless the file has its step already; returns whether it was new."""
         if record["step"] <= self.last_step.get(record["split"], -1):
             return False
-        line, start = json.dumps(record, default=float).encode() + b"\n", self._file.tell()
+        line, start = json.dumps(record, default=float).encode() + b"\n", self._file.seek(0, os.SEEK_END)
         written = self._file.write(line)
         if written != len(line):
             self._file.truncate(start)  # a full disk must not leave half a line before the next whole one

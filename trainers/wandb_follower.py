@@ -74,6 +74,10 @@ class Follower:
         Raises:
             Exception: whatever W&B raises, or RuntimeError if rows are missing in its file at the end.
         """
+        os.environ.pop("WANDB_SERVICE", None)
+        os.environ["WANDB_SILENT"] = "true"
+        import wandb
+
         wandb_run = self._start()
         sent = wandb_run.starting_step if self.mode == "online" else _num_rows(self.run.wandb)
         position = 0
@@ -90,6 +94,7 @@ class Follower:
         if self.exit_code in (EXIT_STOPPED, EXIT_INTERRUPTED):
             wandb_run.mark_preempting()
         wandb_run.finish(exit_code=self.exit_code)
+        wandb.teardown(exit_code=self.exit_code)  # finish() returns before the file is whole; this waits for the service to end
         num_rows = _num_rows(self.run.wandb)
         if self.mode == "offline" and num_rows < num_lines:
             raise RuntimeError(f"{num_lines - num_rows} of {num_lines} rows did not reach its file")
@@ -105,8 +110,6 @@ class Follower:
             _say(f"W&B goes on offline; upload later with: wandb sync {self.run.wandb}/offline-run-*")
 
     def _start(self) -> Any:
-        os.environ.pop("WANDB_SERVICE", None)
-        os.environ["WANDB_SILENT"] = "true"
         import wandb
 
         order = self.order

@@ -85,6 +85,7 @@ def test_a_rank_that_is_killed_leaves_its_rows(run: RunDir) -> None:
     assert process.stdin is not None
     process.stdin.close()  # as the kernel does
     process.wait(timeout=60)
+    opened.close()
     (file,) = run_files(run.wandb)
     assert as_logged(read_rows(file)) == expected(run)
     assert [record.exit.exit_code for record in read_records(file) if record.HasField("exit")] == [1]
@@ -134,8 +135,9 @@ def wait_for_service(opened: Trackers) -> list[int]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        if children:
+        service = [child for child in children if b"wandb-core" in (Path(f"/proc/{child}") / "cmdline").read_bytes()]
+        if service:
             time.sleep(1.5)  # until rows have gone to it
-            return [pid, *children]
+            return [pid, *service]
         time.sleep(0.05)
     raise TimeoutError("W&B did not start its service")
