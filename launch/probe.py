@@ -31,6 +31,9 @@ REPORTED_PACKAGES = (
 )
 """Distributions whose versions go into environment.json."""
 
+DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
+"""One folder a GPU, where NVIDIA's driver is loaded."""
+
 _FIRST_PORT, _NUM_PORTS = 20000, 12000
 """Ports 20000 to 31999: below 32768, where Linux begins to hand out ephemeral ports (enroot#243)."""
 
@@ -135,9 +138,8 @@ def probe_machine() -> Machine:
 
 def count_gpus() -> int:
     """Returns the NVIDIA GPUs that a training would see, without torch: CUDA_VISIBLE_DEVICES, the driver's list, or nvidia-smi."""
-    driver = Path("/proc/driver/nvidia/gpus")
-    if driver.is_dir():
-        present = len(list(driver.iterdir()))
+    if DRIVER_GPUS.is_dir():
+        present = len(list(DRIVER_GPUS.iterdir()))
     elif shutil.which("nvidia-smi"):
         present = sum(line.startswith("GPU ") for line in _output(["nvidia-smi", "-L"]).splitlines())
     else:

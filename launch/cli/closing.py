@@ -9,6 +9,7 @@ from typing import Any
 
 from launch.backends.local import Ended
 from launch.config.run_dir import RunDir
+from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
 from launch.metrics import last_records
 
@@ -55,19 +56,9 @@ def completed_lines(run: RunDir, task: str) -> list[str]:
             )
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
-    if run.model.exists() and task in USAGE:
-        lines += ["", *(line.format(model=_short(run.model)) for line in USAGE[task])]
+    if run.model.exists() and task in TASK_USAGE:
+        lines += ["", *(line.format(model=_short(run.model)) for line in TASK_USAGE[task])]
     return lines
-
-
-USAGE: dict[str, list[str]] = {
-    "text_classification": [
-        "from transformers import pipeline",
-        'classify = pipeline("text-classification", model="{model}")',
-        'print(classify("a film that is warm, funny and true"))',
-    ],
-}
-"""task kind -> three lines of Python that use the trained model."""
 
 
 def _short(path: Path) -> str:

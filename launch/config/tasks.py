@@ -37,3 +37,12 @@ TASK_METRICS: dict[str, dict[str, Literal["min", "max"]]] = {
     "text_classification": {"accuracy": "max", "f1": "max", "matthews": "max", "loss": "min"},
 }
 """The metrics each task can be judged by, and which direction is better."""
+
+TASK_USAGE: dict[str, list[str]] = {
+    "text_classification": [
+        "from transformers import pipeline",
+        'classify = pipeline("text-classification", model="{model}")',
+        'print(classify("a film that is warm, funny and true"))',
+    ],
+}
+"""Three lines of Python that use each task's trained model."""

@@ -19,7 +19,8 @@ from launch.config.run_dir import Attempt, read_json
 RANK = "import json, os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
 REPORT = """
 def report(kind='exception', message='boom'):
-    facts = {'rank': rank, 'host': 'h', 'pid': os.getpid(), 'time': time.time(), 'step': 3, 'kind': kind, 'exception': 'ValueError', 'message': message, 'traceback': 'T'}
+    facts = {'rank': rank, 'host': 'h', 'pid': os.getpid(), 'time': time.time(), 'step': 3, 'kind': kind}
+    facts |= {'exception': 'ValueError', 'message': message, 'traceback': 'T'}
     json.dump(facts, open(f"{os.environ['ATTEMPT']}/failures/rank_{rank:05d}.json", 'w'))
 """
 

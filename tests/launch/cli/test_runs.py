@@ -1,0 +1,94 @@
+"""status, logs, report and resume over runs that ended."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launch.config.run_dir import RunDir, read_json, update_status
+
+
+@pytest.fixture
+def stopped(fullrank, experiment_file, run_path, monkeypatch):
+    monkeypatch.setenv("FAKE_END", "stop")
+    fullrank("run", experiment_file, "--processes-per-node", "2")
+    monkeypatch.delenv("FAKE_END")
+    return run_path()
+
+
+def test_status_lists_runs_with_their_state(fullrank, stopped):
+    lines = fullrank("status").out.splitlines()
+    assert lines[0].split() == ["RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"]
+    assert lines[1].split()[:3] == [stopped.name, "tiny", "stopped"]
+    assert len(lines) == 2
+
+
+def test_status_of_a_run_shows_scores_and_how_to_go_on(fullrank, stopped):
+    out = fullrank("status", stopped.name).out
+    assert "stopped (preempted)" in out
+    assert "step 4  loss 0.5  accuracy 0.875" in out
+    assert f"fullrank resume {stopped}" in out
+
+
+def test_status_json_is_for_programs(fullrank, stopped):
+    facts = json.loads(fullrank("status", stopped, "--json").out)
+    assert (facts["state"], facts["run"], facts["metrics"]["test"]["accuracy"]) == ("stopped", str(stopped), 0.875)
+    assert [run["state"] for run in json.loads(fullrank("status", "--json").out)] == ["stopped"]
+
+
+def test_no_runs_is_no_error(fullrank):
+    answer = fullrank("status")
+    assert (answer.code, answer.out) == (0, "")
+
+
+def test_unknown_run_names_the_newest(fullrank, stopped):
+    answer = fullrank("status", "nothing")
+    assert answer.code == 2
+    assert stopped.name in answer.err
+
+
+def test_logs_show_a_rank(fullrank, stopped):
+    assert fullrank("logs", stopped).out == (stopped / "attempts/0001/rank_00000.log").read_text()
+    assert fullrank("logs", "latest", "--rank", "1").out.startswith("started 1 2 1 ")
+    assert fullrank("logs", "latest", "-f").out.startswith("started 0 2 1 ")
+
+
+def test_logs_of_a_rank_that_is_not_there_name_those_that_are(fullrank, stopped):
+    answer = fullrank("logs", "latest", "--rank", "5")
+    assert (answer.code, answer.err) == (2, f"error: {stopped}/attempts/0001: rank 5 has no log in this attempt\n    allowed: --rank 0, 1\n")
+
+
+def test_resume_is_a_new_attempt_of_the_same_plan(fullrank, stopped):
+    before = (stopped / "attempts/0001/plan.json").read_text()
+    answer = fullrank("resume", stopped)
+    assert answer.code == 0, answer.err
+    plan = read_json(stopped / "attempts/0002/plan.json")
+    assert (plan["world_size"], plan["attempt"], plan["run"]) == (2, 2, str(stopped))
+    assert "started 0 2 2 " in answer.err
+    status = read_json(stopped / "status.json")
+    assert (status["state"], status["attempt"], status["cause"]) == ("completed", 2, None)
+    assert (stopped / "attempts/0001/plan.json").read_text() == before
+
+
+def test_completed_run_is_not_resumed(fullrank, stopped):
+    fullrank("resume", stopped)
+    answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert "the run is completed" in answer.err
+    assert not (stopped / "attempts/0003").exists()
+
+
+def test_living_run_is_not_resumed(fullrank, stopped):
+    import os
+    import socket
+
+    update_status(RunDir(stopped), state="running", host=socket.gethostname(), agent={"pid": os.getpid()})
+    answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert "still alive: running" in answer.err
+
+
+def test_report_is_written_by_the_training_side(fullrank, stopped):
+    answer = fullrank("report", stopped)
+    assert (answer.code, answer.out) == (0, f"{stopped}/report.md\n\n# written again\n")

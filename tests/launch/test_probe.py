@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launch.config.load import load_experiment
+from launch.probe import count_gpus, derive_port, free_port, probe, probe_code, probe_place, process_start, read_diff, read_untracked
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a.py").write_text("one\n")
+    git(tmp_path, "add", "a.py")
+    git(tmp_path, "commit", "-q", "-m", "a")
+    return tmp_path
+
+
+def test_code_is_commit_changes_and_untracked_files(repository):
+    assert not probe_code(repository).is_dirty
+    (repository / "a.py").write_text("two\n")
+    (repository / "b.py").write_text("new\n")
+    code = probe_code(repository / "")
+    assert (len(code.commit), code.root, code.is_dirty) == (40, repository, True)
+    assert read_diff(code).endswith("-one\n+two")
+    assert read_untracked(code) == ["b.py"]
+
+
+def test_folder_without_git_has_no_code(tmp_path):
+    code = probe_code(tmp_path)
+    assert (code.commit, code.root, read_diff(code), read_untracked(code)) == (None, None, "", [])
+
+
+@pytest.mark.parametrize(("visible", "count"), [(None, 2), ("0,1", 2), ("1", 1), ("", 0), ("-1", 0), ("0,-1,1", 1), ("0,1,2,3", 2)])
+def test_gpus_are_counted_as_cuda_would_see_them(tmp_path, monkeypatch, visible, count):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-1)'\necho 'GPU 1: H100 (UUID: GPU-2)'\n")
+    smi.chmod(smi.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("launch.probe.DRIVER_GPUS", tmp_path / "none")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == count
+
+
+def test_no_driver_is_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.probe.DRIVER_GPUS", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert count_gpus() == 0
+
+
+def test_place_is_judged_by_the_nearest_folder_that_exists(tmp_path):
+    place = probe_place(tmp_path / "runs" / "x" / "1")
+    assert (place.exists, place.is_empty, place.is_writable) == (False, True, True)
+    (tmp_path / "file").write_text("")
+    assert not probe_place(tmp_path / "file" / "x").is_writable
+    assert not probe_place(tmp_path).is_empty
+
+
+def test_taken_port_falls_back_to_the_next():
+    port = derive_port("20260101-000000-abcdef")
+    with socket.socket() as taken:
+        taken.bind(("", port))
+        taken.listen()
+        assert free_port(port) == port + 1
+        assert free_port(port, num_tries=1) is None
+
+
+def test_process_start_tells_a_process_from_no_process():
+    assert process_start(os.getpid()) == process_start(os.getpid()) is not None
+    assert process_start(2**22 + 1) is None
+
+
+def test_offline_and_hub_cache_are_read_from_the_environment(experiment_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    (tmp_path / "hf/hub/models--owner--model/snapshots/abc").mkdir(parents=True)
+    answers = probe(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
+    assert answers.is_offline
+    assert answers.hub_cached == {"model.source"}
+
+
+def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_text("")
+    overrides = [f"data.source={tmp_path}/data", "data.splits.train=train.tsv", "data.splits.validation=dev.tsv", f"model.source={tmp_path}/model"]
+    answers = probe(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run")
+    assert answers.missing_paths == {"model.source": tmp_path / "model", "data.splits.validation": tmp_path / "data" / "dev.tsv"}
+
+
+def test_wandb_login_is_a_key_in_the_environment_or_in_netrc(experiment_file, tmp_path, monkeypatch):
+    experiment = load_experiment(str(experiment_file)).experiment
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not probe(experiment, tmp_path).is_wandb_logged_in
+    (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
+    assert probe(experiment, tmp_path).is_wandb_logged_in
