@@ -142,7 +142,7 @@ class Checkpoints:
         """Replaces the model's weights by a checkpoint's."""
         from safetensors.torch import load_model
 
-        load_model(self._engine.unwrap(model), path / "model.safetensors", device=str(self._engine.device))
+        load_model(self._engine.unwrap(model), path / "model.safetensors")
 
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any]) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
