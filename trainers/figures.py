@@ -36,6 +36,8 @@ _STYLE = {
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
     "savefig.dpi": 160,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.1,
 }
 
 Records = Sequence[dict[str, Any]]
@@ -64,18 +66,21 @@ def draw_confusion_matrix(path: Path, counts: Sequence[Sequence[int]], label_nam
     totals = [sum(row) for row in counts]
     shares = [[count / total if total else 0.0 for count in row] for row, total in zip(counts, totals, strict=True)]
     size = len(label_names)
+    is_small = size <= MOST_CLASSES_WITH_NUMBERS
     with _styled({"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         side = min(2.6 + 0.75 * size, 9.0)
         figure = Figure(figsize=(side + 1.0, side), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if size <= MOST_CLASSES_WITH_NUMBERS:
+        if is_small:
             _write_cells(axes, counts, shares)
         axes.set_xticks(range(size), [_short(name) for name in label_names], rotation=45 if size > 4 else 0, ha="right" if size > 4 else "center")
-        axes.set_yticks(range(size), [f"{_short(name)}\nn = {total:,}" for name, total in zip(label_names, totals, strict=True)])
+        rows = [f"{_short(name)}\nn = {total:,}" if is_small else _short(name) for name, total in zip(label_names, totals, strict=True)]
+        axes.set_yticks(range(size), rows)
+        axes.tick_params(labelsize=None if is_small else min(8.5, 260 / size))
         axes.set_xticks([edge - 0.5 for edge in range(1, size)], minor=True)
         axes.set_yticks([edge - 0.5 for edge in range(1, size)], minor=True)
-        axes.grid(which="minor", color="white", linewidth=2.5 if size <= MOST_CLASSES_WITH_NUMBERS else 0.5)
+        axes.grid(which="minor", color="white", linewidth=2.5 if is_small else 0.5)
         axes.tick_params(which="both", length=0)
         axes.set(xlabel="predicted", ylabel="true", title=title)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=24, format=mpl.ticker.PercentFormatter(1.0))
@@ -104,7 +109,7 @@ def _draw_loss(axes: Axes, train: Records, validation: Records) -> None:
     steps, losses = [record["step"] for record in train], [record["loss"] for record in train]
     if len(train) >= 10:
         axes.plot(steps, losses, color=BLUE, alpha=0.28, linewidth=1)
-        axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="training (smoothed)")
+        axes.plot(steps, smoothed(losses, 1 - 1 / min(max(len(losses) / 12, 2.5), 25)), color=BLUE, linewidth=2, label="training (smoothed)")
     elif train:
         axes.plot(steps, losses, color=BLUE, linewidth=2, marker="o", markersize=4, label="training")
     if validation:

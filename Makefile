@@ -1,0 +1,60 @@
+# Two commands do everything, set-up included, with nothing but python >= 3.11:
+#   make quickstart    fine-tunes a real pretrained BERT (about two minutes of training on two CPU cores)
+#   make test          checks style and types, then runs every test
+# PYTHON=/path/to/python chooses another interpreter. Everything that is installed goes into ./.venv.
+
+PYTHON ?= python3
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+unexport PYTHONDONTWRITEBYTECODE  # without cached bytecode `import torch` takes four times as long
+unexport VIRTUAL_ENV
+
+VENV := .venv
+BIN := $(VENV)/bin
+# uv installs 5 GB in a minute, and looks only at the package index: a stray wheel of torch elsewhere would break torchvision.
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable
+
+.PHONY: help quickstart test test-fast lint format clean
+
+help:  ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+quickstart: $(VENV)/.train  ## Fine-tune a small BERT on movie reviews, here, now
+	$(BIN)/fullrank run quickstart
+
+test: lint  ## Style, types and every test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev  ## The tests that start no processes
+	$(BIN)/python -m pytest -m "not integration and not slurm"
+
+lint: $(VENV)/.dev  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run
+
+format: $(VENV)/.dev  ## Put the code into its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what was installed and cached; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.train: $(VENV)/.uv pyproject.toml constraints.txt
+	$(INSTALL) '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv pyproject.toml constraints.txt
+	$(INSTALL) '.[train,deepspeed,dev]'
+	@touch $@ $(VENV)/.train
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: fullrank needs python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
