@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 
 from launch.agent import Member, Outcome, run_members, terminal_width
-from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
 from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic
 from launch.failures import Failure
 from launch.plan import LaunchPlan
@@ -99,11 +99,11 @@ def _train(plan: LaunchPlan) -> Ended:
         ended=None,
     )
     try:
-        outcome = run_members(_members(plan), plan.attempt)
+        outcome = _settled(run_members(_members(plan), plan.attempt), plan)
     except BaseException as error:
         update_status(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise
-    state = _state(outcome, plan.run)
+    state = _state(outcome)
     changes: dict[str, object] = {"state": state, "ended": time.time()}
     if state == "stopped":
         changes["cause"] = (read_json(plan.run.status) or {}).get("cause") or _cause(outcome)
@@ -132,7 +132,16 @@ def _members(plan: LaunchPlan) -> list[Member]:
     ]
 
 
-def _state(outcome: Outcome, run: RunDir) -> State:
+def _settled(outcome: Outcome, plan: LaunchPlan) -> Outcome:
+    """Returns the outcome, taken from status.json where a stock launcher turned the ranks' agreed stop into exit code 1."""
+    status = read_json(plan.run.status) or {}
+    if plan.launcher == "direct" or outcome.exit_code != EXIT_FAILED or status.get("state") != "stopped":
+        return outcome
+    plan.attempt.failure.unlink(missing_ok=True)
+    return Outcome(EXIT_INTERRUPTED if status.get("cause") == "user" else EXIT_STOPPED, outcome.codes)
+
+
+def _state(outcome: Outcome) -> State:
     return {EXIT_DONE: "completed", EXIT_STOPPED: "stopped", EXIT_INTERRUPTED: "stopped"}.get(outcome.exit_code, "failed")  # type: ignore[return-value]
 
 

@@ -123,8 +123,9 @@ def load_yaml(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path))) from error
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(Problem("the file is empty", where=str(path)))
@@ -138,9 +139,14 @@ def load_yaml(path: Path) -> Document:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(Problem(f"not valid YAML: {error.problem or error.context}", where=where)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(Problem(f"not valid YAML: {error}", where=str(path))) from error
+        raise ConfigError(Problem(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path))) from error
+    except RecursionError as error:
+        raise ConfigError(
+            Problem("a value contains itself, or is nested too deeply", where=str(path), fix="no alias (*name) inside its own anchor")
+        ) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if problems:
         raise ConfigError(*problems)
     return Document(values, path, lines)
@@ -152,7 +158,7 @@ def parse_scalar(text: str) -> Any:
     try:
         node = loader.get_single_node()
         return None if node is None else loader.construct_document(node)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return text
     finally:
         loader.dispose()

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launch.config.errors import ConfigError
+from launch.config.load import Origin, find_shipped, flatten, load_experiment, load_yaml, parse_scalar, shipped_configs
+from launch.config.resolve import resolve
+
+
+def problems(experiment_file: Path, *overrides: str, text: str | None = None) -> list[str]:
+    if text is not None:
+        experiment_file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(experiment_file), overrides)
+    return [str(problem).replace(str(experiment_file), "tiny.yaml") for problem in caught.value.problems]
+
+
+def replaced(experiment_file: Path, old: str, new: str) -> str:
+    text = experiment_file.read_text()
+    assert old in text
+    return text.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("1E5", 1e5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("04:00:00", "04:00:00"),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x10", 16),
+        ("2026-01-01", "2026-01-01"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        (".inf", float("inf")),
+        ("1_000", "1_000"),
+        ("[a, 1]", ["a", 1]),
+        ("{a: no}", {"a": "no"}),
+    ],
+)
+def test_scalars_follow_yaml_1_2(text, value):
+    found = parse_scalar(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_every_shipped_experiment_loads_and_resolves():
+    paths = sorted((shipped_configs() / "experiments").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        loaded = load_experiment(path.stem)
+        assert loaded.experiment.name == path.stem
+        resolve(loaded)
+
+
+def test_unknown_key_names_the_nearest_and_its_line(experiment_file):
+    text = replaced(experiment_file, "global_batch_size", "global_batchsize")
+    found = problems(experiment_file, text=text)
+    assert found[0].splitlines()[0] == "tiny.yaml:9: train.global_batch_size: the key is missing"
+    assert found[1].splitlines()[0] == "tiny.yaml:11: train.global_batchsize: unknown key; did you mean 'global_batch_size'?"
+
+
+def test_key_that_stands_twice_names_both_lines(experiment_file):
+    text = experiment_file.read_text() + "seed: 1\nseed: 2\n"
+    assert problems(experiment_file, text=text)[0].splitlines()[0] == "tiny.yaml:14: seed: the key stands twice, first in line 13"
+
+
+def test_all_problems_come_at_once(experiment_file):
+    text = replaced(experiment_file, "lr: 1e-4", "lr: fast, momentun: 0.9").replace("2 epochs", "2")
+    found = problems(experiment_file, "seed=-1", text=text)
+    assert [line.splitlines()[0].split(": ")[1] for line in found] == ["seed", "train.duration", "optimizer.lr", "optimizer.momentun"]
+
+
+def test_wrong_type_shows_the_value_and_what_is_meant(experiment_file):
+    found = problems(experiment_file, "train.global_batch_size=many")
+    assert found == [
+        "'train.global_batch_size=many': train.global_batch_size: input should be a valid integer, not 'many'\n"
+        "    allowed: Samples an optimizer step, over all processes and accumulation."
+    ]
+
+
+def test_word_that_is_not_possible_names_the_nearest(experiment_file):
+    found = problems(experiment_file, "optimizer.name=adamx")
+    assert found[0].startswith("'optimizer.name=adamx': optimizer.name: 'adamx' is not possible; did you mean 'adam")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "1e400"])
+def test_number_must_be_finite(experiment_file, value):
+    assert "optimizer.lr: input should be a finite number" in problems(experiment_file, f"optimizer.lr={value}")[0]
+
+
+def test_override_that_is_no_assignment_is_refused(experiment_file):
+    assert problems(experiment_file, "fast") == ["'fast': is not of the form KEY=VALUE\n    try: e.g. optimizer.lr=3e-5"]
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer.lr=3e-5", "optimizer.lr", 3e-5),
+        ("data.splits.test=null", "data.splits.test", None),
+        ("data.splits.train=no", "data.splits.train", "no"),
+        ("name=007", "name", "007"),
+        ("model.source=a=b/c", "model.source", "a=b/c"),
+        ("task.text=[a, b]", "task.text", ["a", "b"]),
+        ("model.freeze=[bert.*]", "model.freeze", ["bert.*"]),
+        ("train.gradient_clip_norm=null", "train.gradient_clip_norm", None),
+        ("tracking.tensorboard=true", "tracking.tensorboard", True),
+    ],
+)
+def test_override_is_typed_by_its_field(experiment_file, override, key, value):
+    loaded = load_experiment(str(experiment_file), [override])
+    assert flatten(loaded.experiment.model_dump())[key] == value
+    assert loaded.origins[key] == Origin("override", override)
+
+
+def test_later_override_wins(experiment_file):
+    loaded = load_experiment(str(experiment_file), ["seed=1", "seed=2"])
+    assert (loaded.experiment.seed, loaded.origins["seed"]) == (2, Origin("override", "seed=2"))
+
+
+def test_origins_name_file_and_line(experiment_file):
+    origins = load_experiment(str(experiment_file)).origins
+    assert origins["train.global_batch_size"] == Origin("experiment", f"{experiment_file}:11")
+    assert origins["optimizer.betas"] == Origin("default")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("- a\n", "tiny.yaml:1: the file is not a block of 'key: value' lines"),
+        ("a: [1\n", "tiny.yaml:2: not valid YAML"),
+        ("a: !!python/object:os.system x\n", "not valid YAML: could not determine a constructor"),
+        ("a:\t- b\n", "not valid YAML"),
+        ("a: x\0y\n", "tiny.yaml: not valid YAML: unacceptable character #x0000"),
+        ("a: &a [*a]\n", "tiny.yaml: a value contains itself, or is nested too deeply"),
+        ("a: " + "[" * 3000, "tiny.yaml: a value contains itself, or is nested too deeply"),
+    ],
+)
+def test_file_that_is_no_experiment_says_why(experiment_file, text, message):
+    assert message in problems(experiment_file, text=text)[0]
+
+
+def test_binary_file_is_refused(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_yaml(tmp_path / "x.yaml")
+
+
+def test_missing_file_and_unknown_shipped_name_differ():
+    with pytest.raises(ConfigError, match=r"^no/such\.yaml: no such file"):
+        find_shipped("no/such.yaml", "experiments")
+    with pytest.raises(ConfigError, match="there is no shipped experiment 'quickstat'; did you mean 'quickstart'"):
+        find_shipped("quickstat", "experiments")
+    with pytest.raises(ConfigError, match="is a folder, not a file"):
+        find_shipped("./", "experiments")
