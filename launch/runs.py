@@ -58,6 +58,8 @@ def is_alive(status: dict[str, Any]) -> bool:
     if status.get("host") != socket.gethostname():
         return time.time() - float(status.get("heartbeat") or 0) < _SILENT_S
     agent = status.get("agent") or {}
+    if agent.get("attempt") != status.get("attempt"):
+        agent = {}  # of an earlier attempt: this one was started without fullrank
     pid = agent.get("pid") or status.get("pid")
     started = process_start(int(pid)) if pid else None
     return started is not None and agent.get("start") in (None, started)

@@ -22,11 +22,16 @@ _SNAPSHOT_LARGEST_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended, and the plan that was carried out (its port may differ from the one asked for)."""
+    """How an attempt ended, and the plan that was carried out (its port may differ from the one asked for).
+
+    Args:
+        was_told: rank 0 has said itself that it stopped, and how to go on.
+    """
 
     plan: LaunchPlan
     outcome: Outcome
     state: State
+    was_told: bool = False
 
 
 def start(plan: LaunchPlan, probe: Probe) -> Ended:
@@ -81,7 +86,7 @@ def _with_free_port(plan: LaunchPlan) -> LaunchPlan:
 
 
 def _train(plan: LaunchPlan) -> Ended:
-    mine = {"pid": os.getpid(), "start": process_start(os.getpid())}
+    mine = {"pid": os.getpid(), "start": process_start(os.getpid()), "attempt": plan.attempt.number}
     update_status(
         plan.run,
         experiment=plan.experiment.name,
@@ -103,14 +108,14 @@ def _train(plan: LaunchPlan) -> Ended:
     except BaseException as error:
         update_status(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise
-    state = _state(outcome)
+    state, told = _state(outcome), read_json(plan.run.status) or {}
     changes: dict[str, object] = {"state": state, "ended": time.time()}
     if state == "stopped":
-        changes["cause"] = (read_json(plan.run.status) or {}).get("cause") or _cause(outcome)
+        changes["cause"] = told.get("cause") or _cause(outcome)
     if outcome.failure:
         changes["message"] = _headline(outcome.failure)
     update_status(plan.run, **changes)
-    return Ended(plan, outcome, state)
+    return Ended(plan, outcome, state, was_told=state == told.get("state") == "stopped")
 
 
 def _members(plan: LaunchPlan) -> list[Member]:

@@ -29,8 +29,8 @@ def print_closing(ended: Ended, as_json: bool = False) -> None:
         print(json.dumps(closing_facts(ended), indent=2))
     elif ended.state == "completed":
         print("\n".join(completed_lines(run, ended.plan.experiment.task.kind)))
-    elif ended.state == "stopped" or (ended.state == "failed" and any(run.checkpoints.glob("*/manifest.json"))):
-        print(f"{ended.state}; go on:  fullrank resume {_short(run.path)}", file=sys.stderr)
+    elif not ended.was_told and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
+        print(f"{ended.state}; go on with: fullrank resume {_short(run.path)}", file=sys.stderr)
 
 
 def closing_facts(ended: Ended) -> dict[str, Any]:

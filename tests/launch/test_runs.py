@@ -30,6 +30,12 @@ def test_run_whose_process_is_gone_is_lost(run, agent):
     assert read_run(run).state == "lost"
 
 
+def test_attempt_started_without_fullrank_is_not_judged_by_the_agent_of_an_earlier_one(run):
+    agent = {"pid": 2**22 + 1, "start": "1", "attempt": 1}
+    update_status(run, state="running", host=socket.gethostname(), attempt=2, pid=os.getpid(), agent=agent)
+    assert read_run(run).state == "running"
+
+
 @pytest.mark.parametrize(("age_s", "state"), [(60, "running"), (6000, "lost")])
 def test_run_on_another_host_is_lost_after_a_long_silence(run, age_s, state):
     write_json(run.status, {"state": "running", "host": "elsewhere", "heartbeat": time.time() - age_s})

@@ -68,7 +68,7 @@ def test_stop_is_exit_code_75_and_says_how_to_go_on(fullrank, experiment_file, r
     monkeypatch.setenv("FAKE_END", "stop")
     answer = fullrank("run", experiment_file)
     assert (answer.code, answer.out) == (75, "")
-    assert answer.err.endswith(f"stopped; go on:  fullrank resume {run_path()}\n")
+    assert answer.err.endswith(f"stopped; go on with: fullrank resume {run_path()}\n")
     assert read_json(run_path() / "status.json")["state"] == "stopped"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 
 import pytest
 
@@ -80,10 +82,7 @@ def test_completed_run_is_not_resumed(fullrank, stopped):
 
 
 def test_living_run_is_not_resumed(fullrank, stopped):
-    import os
-    import socket
-
-    update_status(RunDir(stopped), state="running", host=socket.gethostname(), agent={"pid": os.getpid()})
+    update_status(RunDir(stopped), state="running", host=socket.gethostname(), agent={"pid": os.getpid(), "attempt": 1})
     answer = fullrank("resume", stopped)
     assert answer.code == 2
     assert "still alive: running" in answer.err
