@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from launch.backends import local
+from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import Json, LauncherName, RunName, RunRoot, chosen_run
 from launch.cli.plan import print_plan
@@ -44,7 +44,7 @@ def resume(
     if dry_run:
         return print_plan(plan, probe, as_json)
     print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}", file=sys.stderr)
-    ended = local.resume(plan, probe)
+    ended = BACKENDS["local"].resume(plan, probe)
     print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from launch.backends import local
+from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
 from launch.cli.plan import print_plan
@@ -35,6 +35,6 @@ def run(
     print(f"{plan_headline(plan)}\n{plan.run.path}", file=sys.stderr)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    ended = local.start(plan, probe)
+    ended = BACKENDS["local"].start(plan, probe)
     print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
