@@ -34,6 +34,8 @@ def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Pa
             if not is_whole(folder):
                 _make(folder, make)
     except OSError as error:
+        if error.errno is None:  # not the system's: a library's own
+            raise
         what = f"cannot be written: {error.strerror or error}"
         raise ConfigError(Problem(what, where=str(error.filename or folder), fix="FULLRANK_CACHE=DIR with room and write permission")) from error
     return folder

@@ -142,6 +142,7 @@ def _folder_adapter() -> Any:
     """Returns what lets requests read an index that is a folder (file:///...), as pip does."""
     import requests
     from requests.adapters import BaseAdapter
+    from urllib3 import HTTPResponse
 
     class FolderAdapter(BaseAdapter):
         def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
@@ -150,7 +151,7 @@ def _folder_adapter() -> Any:
             response = requests.Response()
             response.request, response.url = request, str(request.url)
             response.status_code = 200 if path.is_file() else 404
-            response.raw = path.open("rb") if path.is_file() else io.BytesIO()
+            response.raw = HTTPResponse(path.open("rb") if path.is_file() else io.BytesIO(), preload_content=False)
             response.headers["Content-Type"] = "text/html"
             return response
 

@@ -10,7 +10,7 @@ from torch import nn
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Model
 from launch.config.sources import HubName
-from trainers.sources import MISSING_HUB_FIX, locate, use_hub_cache_if_unreachable
+from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
 
 
 def load_tokenizer(source: str) -> Any:
@@ -84,6 +84,8 @@ def _load(kind: Any, source: str, what: str, **options: Any) -> Any:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if isinstance(place, HubName) and hub_is_offline():
+            reason = NOT_CACHED
         fix = MISSING_HUB_FIX if isinstance(place, HubName) else None
         raise ConfigError(Problem(f"the {what} of {source} cannot be loaded: {reason}", key="model.source", fix=fix)) from error
 

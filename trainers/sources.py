@@ -13,6 +13,7 @@ from launch.config.sources import HubName, PackageFile, cache_root, find_source
 from trainers.archives import enter, unpack
 from trainers.once import make_once
 
+NOT_CACHED = "the hub's cache does not have it, and the hub is not asked or does not answer"
 MISSING_HUB_FIX = "fetch it where there is a network and share the cache (HF_HOME=DIR), or give a local path instead"
 REACH_TIMEOUT_S = 5.0
 
@@ -43,6 +44,13 @@ def use_hub_cache_if_unreachable() -> None:
     print("the hub cannot be reached: only what its cache holds can be used", file=sys.stderr)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries imported from here on, and for child processes
     constants.HF_HUB_OFFLINE = True
+
+
+def hub_is_offline() -> bool:
+    """Returns whether the hub's client keeps to its cache: told so by HF_HUB_OFFLINE, or found above."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _reaches(url: str) -> bool:

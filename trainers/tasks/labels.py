@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks import TextClassification
-from trainers.datasets import BadRows, Split
+from trainers.rows import BadRows, Split
 
 MAX_CLASSES = 1000
 """More distinct labels than this are no classes: somebody named the wrong column, or ratings."""
@@ -43,15 +43,11 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
     train = splits["train"]
     values = [_canonical(value) for value in train.columns[options.label]]
     names = options.label_names or train.class_names.get(options.label)
-    numbers: dict[int | str, int]
     if names is None:
-        ordered = _sorted_classes(values, options, train)
-        numbers = {value: number for number, value in enumerate(ordered)}
-        names = [str(value) for value in ordered]
+        classes = _sorted_classes(values, options, train)
+        names, numbers = [str(value) for value in classes], {value: number for number, value in enumerate(classes)}
     else:
-        numbers = {}
-        numbers.update(enumerate(range(len(names))))
-        numbers.update((_canonical(name) or name, number) for number, name in enumerate(names))
+        numbers = _numbers_of(names)
     result: dict[str, list[int | None]] = {}
     for name, split in splits.items():
         result[name] = []
@@ -63,6 +59,17 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
                 bad_rows.add(split.place(index), what, allowed=_listed(names))
             result[name].append(number)
     return Labels(names, result)
+
+
+def _numbers_of(names: Sequence[str]) -> dict[int | str, int]:
+    """Returns name -> class number; a class may also stand as its number, unless that is the name of another."""
+    numbers: dict[int | str, int] = {}
+    for number, name in enumerate(names):
+        value = _canonical(name)
+        numbers[name if value is None else value] = number
+    for number in range(len(names)):
+        numbers.setdefault(number, number)
+    return numbers
 
 
 def _read_ratings(splits: Mapping[str, Split], options: TextClassification, threshold: float, bad_rows: BadRows) -> Labels:

@@ -16,9 +16,10 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
-from trainers.datasets import BadRows, Split, divide, load_splits
+from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_config, load_model, load_tokenizer
+from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.labels import read_labels
 from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens

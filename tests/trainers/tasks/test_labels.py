@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from launch.config.errors import ConfigError
+from launch.config.tasks import TextClassification
+from trainers.rows import BadRows, Split
+from trainers.tasks.labels import Labels, read_labels
+
+
+def labels(
+    train: Sequence[object], validation: Sequence[object] | None = None, class_names: Sequence[str] = (), **options: Any
+) -> tuple[Labels, list[str]]:
+    """Returns the labels, and what is wrong with rows."""
+    task = TextClassification.model_validate({"kind": "text_classification", "text": "text", "label": "label"} | options)
+    names = {"label": list(class_names)} if class_names else {}
+    columns = {"train": train} | ({"validation": validation} if validation is not None else {})
+    splits = {name: Split({"label": values}, f"{name}.tsv", range(1, len(values) + 1), True, names) for name, values in columns.items()}
+    bad_rows = BadRows("skip")
+    return read_labels(splits, task, bad_rows), [f"{problem.where}: {problem.what}" for problem in bad_rows.problems]
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "numbers"),
+    [
+        (["pos", "neg", " pos "], ["neg", "pos"], [1, 0, 1]),
+        (["10", "9", "10"], ["9", "10"], [1, 0, 1]),
+        ([1, 0, 1.0], ["0", "1"], [1, 0, 1]),
+        ([True, False, True], ["0", "1"], [1, 0, 1]),
+        (["1", "other", "1"], ["1", "other"], [0, 1, 0]),
+    ],
+)
+def test_the_sorted_values_of_train_are_the_classes(values: list[object], names: list[str], numbers: list[int]) -> None:
+    found, problems = labels(values)
+    assert (found.names, found.numbers, problems) == (names, {"train": numbers}, [])
+
+
+def test_a_label_that_train_lacks_names_its_row() -> None:
+    found, problems = labels(["a", "b"], ["b", "c", None])
+    assert found.numbers["validation"] == [1, None, None]
+    assert problems == ["validation.tsv:2: the label 'c' is not a class", "validation.tsv:3: the label is missing"]
+
+
+def test_given_names_may_stand_in_the_column_or_be_counted() -> None:
+    found, problems = labels(["good", "0", 1, "2", -1], label_names=["bad", "good"])
+    assert found.numbers["train"] == [1, 0, 1, None, None]
+    assert problems == ["train.tsv:4: the label '2' is not a class", "train.tsv:5: the label -1 is not a class"]
+
+
+def test_names_that_are_numbers_come_before_counting() -> None:
+    assert labels(["1", "0"], label_names=["1", "0"])[0].numbers["train"] == [0, 1]
+
+
+def test_names_of_the_data_set_are_used() -> None:
+    assert labels([1, 0], class_names=["bad", "good"])[0] == Labels(["bad", "good"], {"train": [1, 0]})
+
+
+def test_ratings_are_split_at_the_threshold_and_ties_left_out() -> None:
+    found, problems = labels(["2.5", "-0.1", "0", "nan", "good"], label_threshold=0.0)
+    assert found == Labels(["negative", "positive"], {"train": [1, 0, None, None, None]}, num_left_out=1)
+    assert problems == ["train.tsv:4: the label 'nan' is not a number", "train.tsv:5: the label 'good' is not a number"]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (["a", "a"], {}, "all labels of the column 'label' are 'a'"),
+        ([None, ""], {}, "the column 'label' holds no label"),
+        ([0.5, 0.25, 0.75], {}, r"3 different values, which are no classes\n    try: task.label_threshold=0"),
+        ([str(n) for n in range(1001)], {}, "holds 1001 different values"),
+        ([1.0], {"label_threshold": 0.0, "label_names": ["a", "b", "c"]}, "3 names, but a rating"),
+    ],
+)
+def test_what_cannot_be_classes_is_refused(values: list[object], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        labels(values, **options)

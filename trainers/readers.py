@@ -1,0 +1,157 @@
+"""Reads one file into rows: csv, tsv, jsonl, parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Data
+from trainers.rows import BadRows, Fields, Split, check_columns, shortened
+
+READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+
+
+def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
+    """Returns the wanted columns of a file, read by data.format or by its ending; what is wrong with single rows goes to `bad_rows`.
+
+    Raises:
+        ConfigError: the file as a whole cannot be read, or lacks a column.
+    """
+    name = READERS_BY_ENDING.get(path.suffix.lower()) if data.format == "auto" else data.format
+    if name not in READERS:
+        what = f"{path.name} does not say by its ending how to read it" if data.format == "auto" else f"{data.format} is not the format of a file"
+        raise ConfigError(Problem(what, where=str(path), key="data.format", allowed=", ".join(READERS)))
+    try:
+        return READERS[name](path, data, fields, bad_rows)
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", where=str(path), key="data.source")) from error
+    except LookupError as error:
+        raise ConfigError(Problem(f"there is no encoding {data.encoding!r}", key="data.encoding", allowed="utf-8, latin-1, cp1252, ...")) from error
+    except UnicodeError as error:
+        raise ConfigError(Problem(f"is not {data.encoding}: {error}", where=str(path), key="data.encoding")) from error
+
+
+def _read_table(path: Path, data: Data, fields: Fields, bad_rows: BadRows, **dialect: Any) -> Split:
+    """Reads csv or tsv; blank lines are not rows, and a line with undecodable bytes is a bad one."""
+    csv.field_size_limit(sys.maxsize)
+    with _open_text(path, data.encoding) as file:
+        rows = _table_rows(csv.reader(file, strict=True, **dialect), str(path), bad_rows)
+        first = next(rows, None)
+        if first is None:
+            raise ConfigError(Problem("the file is empty", where=str(path), key="data.source"))
+        names = data.columns or first[1]
+        check_columns(names, fields, str(path), data)
+        if data.columns and first[1] == data.columns:
+            raise ConfigError(Problem("the first line already holds the names of the columns", f"{path}:1", "data.columns", fix="data.columns=null"))
+        positions = {column: names.index(column) for column in fields}
+        columns: dict[str, list[str]] = {column: [] for column in fields}
+        lines: list[int] = []
+        for line, values in (first, *rows) if data.columns else rows:
+            if len(values) != len(names):
+                what = f"{_counted(len(values), 'field')}, but there are {_counted(len(names), 'column')}: {shortened(', '.join(names))}"
+                bad_rows.add(f"{path}:{line}", what)
+            elif not _is_text("".join(values)):
+                bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
+            else:
+                lines.append(line)
+                for column, position in positions.items():
+                    columns[column].append(values[position])
+    return Split(dict(columns), str(path), lines, is_text_file=True)
+
+
+def _read_tsv(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
+    """Tab-separated, without quoting: a quotation mark is a character like any other."""
+    return _read_table(path, data, fields, bad_rows, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
+    """Reads one JSON object a line."""
+    columns: dict[str, list[Any]] = {column: [] for column in fields}
+    lines: list[int] = []
+    seen: dict[str, None] = {}
+    with _open_text(path, data.encoding) as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                bad_rows.add(f"{path}:{line}", f"not valid JSON: {error}" if _is_text(text) else f"bytes that are not {data.encoding}")
+                continue
+            if not isinstance(row, dict):
+                bad_rows.add(f"{path}:{line}", f"{shortened(text.strip())} is not a JSON object")
+                continue
+            seen.update(dict.fromkeys(row))
+            missing = [column for column in fields if column not in row]
+            if missing:
+                bad_rows.add(f"{path}:{line}", f"has no {' and no '.join(map(repr, missing))}", allowed=f"its keys: {', '.join(row)}")
+            elif not all(_is_text(value) for column in fields if isinstance(value := row[column], str)):
+                bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
+            else:
+                lines.append(line)
+                for column in fields:
+                    columns[column].append(row[column])
+    check_columns(list(seen), fields, str(path), data)
+    return Split(dict(columns), str(path), lines, is_text_file=True)
+
+
+def _read_parquet(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_columns(file.schema_arrow.names, fields, str(path), data)
+            table = file.read(columns=list(fields))
+    except pyarrow.ArrowInvalid as error:
+        raise ConfigError(Problem(f"is not a whole parquet file: {error}", where=str(path), key="data.source")) from error
+    return Split({column: table.column(column).to_pylist() for column in fields}, str(path), range(table.num_rows), is_text_file=False)
+
+
+READERS: dict[str, Callable[[Path, Data, Fields, BadRows], Split]] = {
+    "csv": _read_table,
+    "tsv": _read_tsv,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}
+
+
+def _table_rows(reader: Any, path: str, bad_rows: BadRows) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line a row starts on, and its fields."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad_rows.add(f"{path}:{line}", f"not valid: {error}")
+            continue
+        if values:
+            yield line, values
+
+
+def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+    """Opens a text file so that undecodable bytes become surrogates, which _is_text finds; a UTF-8 byte order mark is dropped."""
+    name = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    return path.open(encoding=name, errors="surrogateescape", newline="")
+
+
+def _is_text(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
