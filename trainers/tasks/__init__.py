@@ -88,6 +88,3 @@ class Task(Protocol):
 
         Only one rank calls this; perhaps on a thread beside training, so nothing of `model` but its configuration is read.
         """
-
-    def usage(self, folder: Path) -> str:
-        """Returns three lines of Python that use the saved model."""

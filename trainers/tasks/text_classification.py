@@ -97,11 +97,6 @@ class TextClassificationTask:
         model.save_pretrained(folder, state_dict=weights)
         self._tokenizer.save_pretrained(folder)
 
-    def usage(self, folder: Path) -> str:
-        text = self._experiment.task.text
-        example = '"a text of yours"' if isinstance(text, str) else '{"text": "one text", "text_pair": "the other"}'
-        return f'from transformers import pipeline\nclassify = pipeline("text-classification", model="{folder}")\nprint(classify({example}))'
-
 
 def prepare(experiment: Experiment, folder: Path) -> None:
     """Reads, checks and tokenises every split, and writes them into `folder`.
