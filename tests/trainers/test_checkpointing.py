@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from launch.config.errors import FullrankError, StateError
+from launch.config.experiment import Checkpoint
+from launch.config.run_dir import RunDir
+from trainers.checkpointing import Checkpoints, Progress, changed_keys, find_damage, sorted_checkpoints
+from trainers.engine import Engine
+from trainers.world import World
+
+EXPERIMENT = {"seed": 1, "data": {"source": "a", "num_workers": 2}, "train": {"global_batch_size": 8, "duration": "1 epoch"}}
+
+
+class SavesWeights:
+    """The part of a task that a checkpoint needs: its weights as a file, and room for what goes wrong on the way."""
+
+    fails = False
+
+    def save(self, model: nn.Module, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        if self.fails:
+            raise OSError(28, "No space left on device", str(folder))
+        save_file(dict(weights), folder / "model.safetensors")
+
+
+class Run:
+    """A small model with its optimizer and schedule, and the checkpoints of one run."""
+
+    def __init__(self, path: Path, experiment: dict[str, Any] = EXPERIMENT, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Linear(3, 2)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2)
+        self.task = SavesWeights()
+        engine = Engine(World(), None, "fp32")
+        self.checkpoints = Checkpoints(RunDir(path), Checkpoint(**options), engine, self.task, experiment)  # type: ignore[arg-type]
+        self.progress = Progress()
+
+    def step(self) -> None:
+        self.model(torch.randn(4, 3)).square().sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.progress.step += 1
+
+    def save(self) -> None:
+        self.checkpoints.save(self.model, self.optimizer, self.schedule, self.progress)
+
+    def names(self) -> list[str]:
+        self.checkpoints.wait()
+        return [path.name for path in sorted_checkpoints(self.checkpoints._run)]
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_restored_run_takes_the_same_next_steps(tmp_path: Path, background: bool) -> None:
+    run = Run(tmp_path, background=background)
+    run.step()
+    run.progress.best, run.progress.best_step = 0.5, 1
+    run.save()
+    for _ in range(2):
+        run.step()
+    expected = [p.clone() for p in run.model.parameters()], random.random(), np.random.rand(), torch.rand(1)
+    run.checkpoints.wait()
+
+    again = Run(tmp_path)
+    newest = again.checkpoints.find_newest()
+    assert newest is not None
+    again.progress = again.checkpoints.restore(newest, again.model, again.optimizer, again.schedule)
+    assert again.progress == Progress(step=1, best=0.5, best_step=1)
+    for _ in range(2):
+        again.step()
+    for mine, theirs in zip(again.model.parameters(), expected[0], strict=True):
+        assert torch.equal(mine, theirs)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected[1:]
+    assert again.optimizer.param_groups[0]["lr"] == run.optimizer.param_groups[0]["lr"]
+
+
+def test_the_copy_is_taken_before_training_goes_on(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.step()
+    before = run.model.weight.detach().clone()
+    run.save()
+    with torch.no_grad():
+        run.model.weight.zero_()
+    run.checkpoints.wait()
+    run.checkpoints.load_weights(sorted_checkpoints(RunDir(tmp_path))[0], run.model)
+    assert torch.equal(run.model.weight, before)
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    run = Run(tmp_path, keep=2)
+    for step in range(1, 7):
+        run.step()
+        if step == 2:
+            run.progress.best_step = 2
+        run.save()
+    assert run.names() == ["checkpoint-2", "checkpoint-5", "checkpoint-6"]
+
+
+def test_the_best_goes_too_if_it_is_not_wanted(tmp_path: Path) -> None:
+    run = Run(tmp_path, keep=1, keep_best=False)
+    for _ in range(3):
+        run.step()
+        run.progress.best_step = 1
+        run.save()
+    assert run.names() == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"short"), "has 5 bytes instead of"),
+        (lambda folder: (folder / "training_state.pt").unlink(), "training_state.pt is missing"),
+        (lambda folder: _flip_a_bit(folder / "training_state.pt"), "training_state.pt has changed since it was written"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "no readable manifest"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_its_damage_named(
+    tmp_path: Path, damage: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path)
+    for _ in range(2):
+        run.step()
+        run.save()
+    run.checkpoints.wait()
+    damage(tmp_path / "checkpoints" / "checkpoint-2")
+    newest = run.checkpoints.find_newest()
+    assert newest == tmp_path / "checkpoints" / "checkpoint-1"
+    assert words in capsys.readouterr().err
+
+
+def test_a_folder_without_a_manifest_is_no_checkpoint_and_is_replaced(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    half = tmp_path / "checkpoints" / "checkpoint-1"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    assert run.checkpoints.find_newest() is None
+    run.step()
+    run.save()
+    assert run.names() == ["checkpoint-1"]
+    assert find_damage(half) is None
+
+
+def test_a_failed_save_is_reported_and_the_second_in_a_row_ends_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    run.task.fails = True
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    assert "could not be written: No space left on device" in capsys.readouterr().err
+    run.step()
+    run.save()
+    with pytest.raises(FullrankError, match="No space left on device"):
+        run.checkpoints.wait()
+    assert [path.name for path in sorted_checkpoints(RunDir(tmp_path))] == ["checkpoint-1"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-1"]
+
+
+def test_another_seed_or_batch_is_another_training_and_refused_with_both_values(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    other = Run(tmp_path, experiment=EXPERIMENT | {"seed": 2, "train": {"global_batch_size": 16, "duration": "9 epochs"}})
+    newest = other.checkpoints.find_newest()
+    assert newest is not None
+    with pytest.raises(StateError) as refusal:
+        other.checkpoints.restore(newest, other.model, other.optimizer, other.schedule)
+    assert [(problem.key, problem.what[:23]) for problem in refusal.value.problems] == [
+        ("seed", "is 2 now and was 1 when"),
+        ("train.global_batch_size", "is 16 now and was 8 whe"),
+    ]
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    state = tmp_path / "checkpoints" / "checkpoint-1" / "trainer_state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 99}))
+    with pytest.raises(StateError, match="format 99"):
+        run.checkpoints.restore(state.parent, run.model, run.optimizer, run.schedule)
+
+
+def test_duration_workers_and_tracking_may_change_between_attempts() -> None:
+    now = {"seed": 1, "data": {"source": "a", "num_workers": 0}, "train": {"global_batch_size": 8, "duration": "5 epochs"}, "tracking": {"x": 1}}
+    assert list(changed_keys(EXPERIMENT, now)) == []
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
