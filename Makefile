@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 VENV := .venv
 BIN := $(VENV)/bin
 # uv installs 5 GB in a minute, and looks only at the package index: a stray wheel of torch elsewhere would break torchvision.
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable
 
 .PHONY: help quickstart test test-fast lint format clean
 
