@@ -15,9 +15,8 @@ from launch.config.run_dir import Attempt, write_json
 class CrashReport:
     """Where this rank is; filled in as it goes, written when it ends badly."""
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self.attempt: Attempt | None = None
+    def __init__(self, rank: int, attempt: Attempt | None) -> None:
+        self.rank, self.attempt = rank, attempt
         self.phase = "start"
         self.step: int | None = None
 

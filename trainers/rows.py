@@ -26,7 +26,7 @@ class Split:
         class_names: column -> names of its classes, where the source says so (the hub's ClassLabel).
     """
 
-    columns: dict[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]]
     origin: str
     rows: Sequence[int]
     is_text_file: bool

@@ -15,6 +15,7 @@ from pathlib import Path
 if not __package__:  # started as a file: find the packages beside this folder, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from launch.config.run_dir import Attempt, RunDir
 from trainers.crash import CrashReport
 from trainers.stopping import StopRequests
 
@@ -22,7 +23,7 @@ from trainers.stopping import StopRequests
 def main(arguments: list[str] | None = None) -> int:
     """Trains, and returns the exit code: 0 done, 1 failed, 2 bad input, 75 stopped on warning, 130 interrupted."""
     options = parse_arguments(arguments)
-    stops, crash = StopRequests(), CrashReport(int(os.environ.get("RANK", "0")))
+    stops, crash = StopRequests(), CrashReport(int(os.environ.get("RANK", "0")), started_attempt())
     stops.listen()  # before the slow imports: a warning may come at any time
     try:
         return train(options, stops, crash)
@@ -41,6 +42,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # what the deepspeed launcher adds
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace the experiment's")
     return parser.parse_intermixed_args(arguments)
+
+
+def started_attempt() -> Attempt | None:
+    """Returns the attempt that `fullrank run` started, so that even a failing import is reported there."""
+    run_dir, number = os.environ.get("FULLRANK_RUN_DIR"), os.environ.get("FULLRANK_ATTEMPT")
+    return RunDir(Path(run_dir)).attempt(int(number)) if run_dir and number else None
 
 
 def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) -> int:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.tiny import tiny_bert, tiny_sentences
 
 from tests.ranks import read_records, start_ranks, train
+from tests.tiny import tiny_bert, tiny_sentences
 
 SGD = ("optimizer.name=sgd", "optimizer.lr=0.5", "train.gradient_clip_norm=0.05", "schedule.name=constant")
 DROPOUT = ("model.dropout=0.1", "train.duration=40 steps", "data.num_workers=2", "schedule.name=cosine", "schedule.warmup=10 %")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers:
             bad_rows.add(split.place(index), problem)
         elif number is not None:
             usable.append(index)
-    numbered = Split(split.columns | {label: numbers}, split.origin, split.rows, split.is_text_file, split.class_names)
+    numbered = replace(split, columns={**split.columns, label: numbers})
     return numbered.select(usable)
 
 
