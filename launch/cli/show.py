@@ -26,7 +26,7 @@ def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch_environment(plan).items())
     sections = [
         plan_headline(plan),
-        _section("set", _values(plan, ("experiment", "override", "environment"))),
+        _section(f"set in {plan.loaded.path}", _values(plan, ("experiment", "override", "environment"))),
         _section("derived", _values(plan, ("derived", "strategy"))),
         _section("batch", [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]),
         _section("command", [variables, shlex.join(launch_argv(plan))]),
@@ -43,7 +43,10 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _values(plan: LaunchPlan, kinds: tuple[str, ...]) -> list[str]:
-    return table([(key, _shown(value.value), str(value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds])
+    """Returns key, value and origin of the values from these kinds of places; the experiment's own file is named once, above."""
+    own_line = f"experiment: {plan.loaded.path}:"
+    rows = [(key, _shown(value.value), str(value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds]
+    return table([(key, value, origin.replace(own_line, "line ")) for key, value, origin in rows])
 
 
 def _shown(value: object) -> str:
