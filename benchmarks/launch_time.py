@@ -1,6 +1,6 @@
 """Times the way from launch to the end of the first optimizer step, fullrank and the stock launchers in turn.
 
-    python benchmarks/launch_time.py [--rounds 5]
+    python benchmarks/launch_time.py [--rounds 5] [--processes 1|2]
 
 Every contender trains one step of the quickstart on 64 sentences, with the files and the command that `fullrank plan` renders for it;
 the time is that of the first record in metrics.jsonl, less that of the launch. Times of the command line itself come first.
@@ -54,12 +54,13 @@ def main() -> None:
     """Prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="times that each contender runs, taking turns")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--processes", type=int, choices=[1, 2], help="only the contenders with so many processes")
+    options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as scratch:
         print_table("command line", "s", [(name, [time_command(argv) for _ in range(10)]) for name, argv in COMMANDS])
-        times: dict[Contender, list[float]] = {contender: [] for contender in CONTENDERS}
-        for number in range(rounds + 1):
+        times: dict[Contender, list[float]] = {contender: [] for contender in CONTENDERS if options.processes in (None, contender.num_processes)}
+        for number in range(options.rounds + 1):
             for contender, taken in times.items():
                 seconds = time_first_step(contender, Path(scratch) / f"{number}-{contender.launcher}-{contender.num_processes}")
                 taken += [seconds] if number else []  # round 0 warms caches: bytecode, weights, data
