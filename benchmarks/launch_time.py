@@ -64,6 +64,7 @@ def main() -> None:
             for contender, taken in times.items():
                 seconds = time_first_step(contender, Path(scratch) / f"{number}-{contender.launcher}-{contender.num_processes}")
                 taken += [seconds] if number else []  # round 0 warms caches: bytecode, weights, data
+                print(f"round {number}  {contender.name} {contender.num_processes}  {seconds:.2f} s", file=sys.stderr, flush=True)
     print_table(
         "to the end of the first step",
         "s",
