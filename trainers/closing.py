@@ -25,6 +25,11 @@ def close(training: Training, cause: Cause | None) -> int:
             training.console.say(f"stopped ({cause}) at step {progress.step}, saved; go on with: fullrank resume {run.path}")
     training.engine.barrier()  # nobody leaves while rank 0 is still writing
     training.engine.close()
+    return exit_code(cause)
+
+
+def exit_code(cause: Cause | None) -> int:
+    """Returns what a training that ended or stopped for this cause exits with."""
     if cause is None:
         return EXIT_DONE
     return EXIT_INTERRUPTED if cause == "user" else EXIT_STOPPED

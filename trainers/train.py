@@ -53,7 +53,7 @@ def started_attempt() -> Attempt | None:
 def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) -> int:
     """Joins the other ranks, builds the training, runs it, and leaves. Every rank must call this."""
     from trainers.assembly import build_training, join
-    from trainers.closing import close
+    from trainers.closing import close, exit_code
     from trainers.loop import fit
     from trainers.starting import open_run
 
@@ -62,8 +62,9 @@ def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) 
     crash.attempt = attempt
     stops.watch(attempt.stop_file)
     training = build_training(joined, run, attempt, stops, crash)
-    with training.trackers:
+    with training.trackers as trackers:
         cause = fit(training)
+        trackers.exit_code = exit_code(cause)
     return close(training, cause)
 
 

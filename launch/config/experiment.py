@@ -64,7 +64,7 @@ class Train(Section):
     """How long and in what portions."""
 
     duration: TrainLength = Field(description="Length of training: '3 epochs' or '2000 steps' (optimizer steps).")
-    global_batch_size: int = Field(gt=0, description="Samples an optimizer step, over all processes and accumulation.")
+    global_batch_size: int = Field(gt=0, le=10**9, description="Samples an optimizer step, over all processes and accumulation.")
     micro_batch_size: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Samples one process computes at once. null: the largest that divides its share, decided at plan time."
     )
