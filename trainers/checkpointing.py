@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from trainers.engine import Engine
 from trainers.tasks import Task
 
 FORMAT = 1
+_FULL_BYTES = 1 << 20
 MANIFEST, STATE, TENSORS = "manifest.json", "trainer_state.json", "training_state.pt"
 
 
@@ -107,13 +109,16 @@ class Checkpoints:
         print(f"warning: {what}; training goes on, and stops if the next one fails too", file=sys.stderr)
 
     def find_newest(self) -> Path | None:
-        """Returns the newest checkpoint whose manifest holds, passing over damaged ones with a warning."""
+        """Returns the newest checkpoint whose manifest holds; damaged ones are set aside with a warning. Rank 0 only."""
         for path in sorted_checkpoints(self._run)[::-1]:
-            damage = find_damage(path)
-            if damage is None:
+            if self._is_usable(path):
                 return path
-            print(f"warning: {path} is passed over: {damage}", file=sys.stderr)
         return None
+
+    def find_step(self, step: int) -> Path | None:
+        """Returns the checkpoint of a step if it is there and whole; a damaged one is set aside with a warning. Rank 0 only."""
+        path = self._run.checkpoints / f"checkpoint-{step}"
+        return path if _is_complete(path) and self._is_usable(path) else None
 
     def restore(self, path: Path, model: nn.Module, optimizer: Any, schedule: Any) -> Progress:
         """Puts everything back and returns where training was. Every rank must call this, as the last thing before training.
@@ -144,6 +149,17 @@ class Checkpoints:
 
         load_model(self._engine.unwrap(model), path / "model.safetensors")
 
+    def _is_usable(self, path: Path) -> bool:
+        """Returns whether a checkpoint is whole; renames one that is not, so that it neither counts nor stands in the way of a new one."""
+        damage = find_damage(path)
+        if damage is None:
+            return True
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"warning: {path.name} is passed over and renamed to {aside.name}: {damage}", file=sys.stderr)
+        return False
+
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any]) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -155,9 +171,11 @@ class Checkpoints:
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
             self._prune(state["best_step"])
             self._failures_in_a_row = 0
-        except (OSError, RuntimeError) as error:  # safetensors and torch.save report a full disk as RuntimeError too
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
+            is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
             shutil.rmtree(temporary, ignore_errors=True)
-            self._failure = error if isinstance(error, OSError) else OSError(str(error))
+            known = error if isinstance(error, OSError) else OSError(str(error))
+            self._failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if is_full else known
             self._failures_in_a_row += 1
 
     def _prune(self, best_step: int | None) -> None:

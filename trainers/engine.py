@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -69,6 +69,7 @@ class Engine:
             cpu=device == "cpu",
             mixed_precision=_ACCELERATE_PRECISION[precision],
             step_scheduler_with_optimizer=False,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # given, so that no variable divides our gradients
             kwargs_handlers=[
                 InitProcessGroupKwargs(backend="gloo" if device == "cpu" else "nccl"),
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True),
@@ -175,6 +176,9 @@ def _refuse_contradictions(world: World, strategy: Strategy | None) -> None:
             raise ConfigError(
                 Problem(f"accelerate was told distributed_type {kind} ({name}), which has no engine here", allowed="NO, MULTI_CPU, MULTI_GPU")
             )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
+        what = f"accelerate was told to compile (ACCELERATE_DYNAMO_BACKEND={os.environ['ACCELERATE_DYNAMO_BACKEND']}); that belongs to the experiment"
+        raise ConfigError(Problem(what, fix="model.compile=true, without the variable or dynamo_config"))
     if strategy is None or strategy.engine is None:
         return
     nodes, per_node = strategy.num_nodes or 1, strategy.processes_per_node

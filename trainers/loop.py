@@ -91,7 +91,7 @@ def fit(training: Training) -> Cause | None:
     set_training_mode(training.model)
     training.console.start(progress.step, training.total_steps)
     training.throughput = Throughput()
-    for batches in training.steps:
+    for batches in training.steps if not has_no_gain(training) else ():
         result = train_step(training, batches)
         progress.step += 1
         progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
@@ -239,8 +239,21 @@ def finish(training: Training) -> None:
     training.checkpoints.wait()
     training.engine.barrier()
     training.console.stop()
-    if experiment.evaluate.test == "best" and progress.best_step is not None and progress.best_step != progress.step:
-        training.console.say(f"best {experiment.evaluate.metric} {progress.best:.4g} at step {progress.best_step}: its weights are the result")
-        training.checkpoints.load_weights(training.run.checkpoints / f"checkpoint-{progress.best_step}", training.model)
+    if experiment.evaluate.test == "best" and progress.best_step not in (None, progress.step):
+        load_best(training)
     if "test" in training.task.num_samples:
         judge(training, "test")
+
+
+def load_best(training: Training) -> None:
+    """Replaces the weights by those of the best checkpoint, after verifying it. Every rank must call this."""
+    engine, progress, console = training.engine, training.progress, training.console
+    assert progress.best_step is not None
+    best = engine.from_main(training.checkpoints.find_step(progress.best_step) if engine.world.is_main else None)
+    if best is None:
+        console.say(
+            f"warning: the best checkpoint, of step {progress.best_step}, is damaged or gone: the last weights (step {progress.step}) are the result"
+        )
+        return
+    console.say(f"best {training.experiment.evaluate.metric} {progress.best:.4g} at step {progress.best_step}: its weights are the result")
+    training.checkpoints.load_weights(best, training.model)

@@ -136,6 +136,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_damage_named(
     newest = run.checkpoints.find_newest()
     assert newest == tmp_path / "checkpoints" / "checkpoint-1"
     assert words in capsys.readouterr().err
+    assert (tmp_path / "checkpoints" / "damaged-checkpoint-2").is_dir()
+    run.save()
+    assert run.names() == ["checkpoint-1", "checkpoint-2"]
+    assert run.checkpoints.find_step(2) == tmp_path / "checkpoints" / "checkpoint-2"
 
 
 def test_a_folder_without_a_manifest_is_no_checkpoint_and_is_replaced(tmp_path: Path) -> None:
@@ -182,6 +186,16 @@ def test_another_seed_or_batch_is_another_training_and_refused_with_both_values(
         ("seed", "is 2 now and was 1 when"),
         ("train.global_batch_size", "is 16 now and was 8 whe"),
     ]
+
+
+def test_a_step_without_a_whole_checkpoint_is_none(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    assert run.checkpoints.find_step(7) is None
+    _flip_a_bit(tmp_path / "checkpoints" / "checkpoint-1" / "model.safetensors")
+    assert run.checkpoints.find_step(1) is None
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
