@@ -12,6 +12,7 @@ from launch.config.tasks import TaskOptions
 
 DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet"]
 Precision = Literal["fp32", "bf16", "fp16"]
+NAME_IN_WORDS = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 

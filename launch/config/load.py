@@ -14,11 +14,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from launch.config.errors import ConfigError, Problem, suggest
-from launch.config.experiment import Experiment
+from launch.config.experiment import NAME_IN_WORDS, Experiment
 from launch.config.sections import Section
 
 KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+
+MAX_DIGITS = 1000
+"""Of a whole number; Python itself neither reads nor prints more than 4300."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,15 @@ def load_yaml(path: Path) -> Document:
 
 
 def parse_scalar(text: str) -> Any:
-    """Returns the value that `text` would have in a YAML file (lists and mappings in flow style too)."""
-    loader = _Loader(text)
+    """Returns the value that `text` would have in a YAML file (lists and mappings in flow style too).
+
+    Raises:
+        ValueError: a character that cannot stand in a YAML file.
+    """
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        raise ValueError(f"holds {chr(error.character)!r}, a character that cannot stand in a YAML file") from error
     try:
         node = loader.get_single_node()
         return None if node is None else loader.construct_document(node)
@@ -179,6 +189,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """PyYAML with YAML 1.2's core types: `no` is a word, `04:00:00` a word, `3e-4` a number, dates are words."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:  # `!!int abc`, or more digits than Python reads
+            what = f"{_shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
+
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
@@ -192,6 +209,8 @@ for _tag, _pattern, _first in (
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{len(text)} digits")
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
@@ -241,12 +260,17 @@ def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict
         if not equals or not all(key):
             problems.append(Problem("is not of the form KEY=VALUE", where=repr(override), fix="e.g. optimizer.lr=3e-5"))
             continue
+        try:
+            value = _typed(text, _field_at(Experiment, key))
+        except ValueError as error:
+            problems.append(Problem(str(error), where=repr(override), key=name))
+            continue
         parent: Any = values
         for part in key[:-1]:
             if not isinstance(parent.get(part), dict):
                 parent[part] = {}
             parent = parent[part]
-        parent[key[-1]] = _typed(text, _field_at(Experiment, key))
+        parent[key[-1]] = value
         sources = {k: v for k, v in sources.items() if k[: len(key)] != key} | {key: override}
     return values, sources, problems
 
@@ -283,7 +307,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
     """Returns pydantic's error in our form: place, key, value, what is allowed."""
     key = _existing(detail["loc"], model)
     where = _source_of(key, sources)
-    where = repr(where) if where else document.where(key)
+    where = _shown(where, 200) if where else document.where(key)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         parent = _model_at(model, key[:-1])
@@ -302,12 +326,17 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
             _dotted(key),
             allowed=str(context.get("expected")),
         )
+    if kind == "string_pattern_mismatch":
+        return Problem(f"{_shown(detail['input'])} is not possible", where, _dotted(key), allowed=NAME_IN_WORDS)
     if kind == "value_error":
         return Problem(str(context.get("error", detail["msg"])), where, _dotted(key))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, _dotted(key), allowed=_description(model, key))
     return Problem(
-        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}", where, _dotted(key), allowed=_description(model, key)
+        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}",
+        where,
+        _dotted(key),
+        allowed=_bounds(model, key) or _description(model, key),
     )
 
 
@@ -338,6 +367,22 @@ def _description(model: type[BaseModel], key: KeyPath) -> str | None:
     return info.description if info else None
 
 
+def _bounds(model: type[BaseModel], key: KeyPath) -> str | None:
+    """Returns what a number must be, in words; None if the field is no number or has no bounds."""
+    parent = _model_at(model, key[:-1])
+    field = parent.model_json_schema()["properties"].get(key[-1], {}) if parent else {}
+    for kind in field.get("anyOf", [field]):
+        words = [f"{word} {kind[bound]}" for bound, word in _BOUNDS.items() if bound in kind]
+        if words and kind["type"] in _NUMBERS:
+            return f"{_NUMBERS[kind['type']]} {' and '.join(words)}" + (", or null" if "anyOf" in field else "")
+    return None
+
+
+_NUMBERS = {"integer": "a whole number", "number": "a number"}
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+"""Their names in a JSON schema."""
+
+
 def _source_of(key: KeyPath, sources: Mapping[KeyPath, str]) -> str | None:
     """Returns the override that set `key`, a block around it, or (for a key that is no block) something below it."""
     above = next((sources[key[:n]] for n in range(len(key), 0, -1) if key[:n] in sources), None)
@@ -364,9 +409,9 @@ def _dotted(key: KeyPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, width: int = 60) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _copied(values: Any) -> Any:

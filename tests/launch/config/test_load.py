@@ -83,8 +83,45 @@ def test_wrong_type_shows_the_value_and_what_is_meant(experiment_file):
     found = problems(experiment_file, "train.global_batch_size=many")
     assert found == [
         "'train.global_batch_size=many': train.global_batch_size: input should be a valid integer, not 'many'\n"
-        "    allowed: Samples an optimizer step, over all processes and accumulation."
+        "    allowed: a whole number above 0 and at most 1000000000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("optimizer.lr=-1", "a number above 0"),
+        ("model.dropout=2", "a number at least 0 and below 1, or null"),
+        ("data.limit=0", "a whole number above 0, or null"),
+        ("data.encoding=[1]", "Character encoding of text files."),
+        ("name=-a/b", "letters, digits, '.', '_' and '-', beginning with a letter or a digit"),
+    ],
+)
+def test_what_is_allowed_are_the_bounds_or_the_form_or_the_meaning(experiment_file, override, allowed):
+    (found,) = problems(experiment_file, override)
+    assert found.endswith(f"\n    allowed: {allowed}")
+
+
+@pytest.mark.parametrize("character", ["\x01", "\udcff"])
+def test_character_that_yaml_cannot_hold_is_one_problem(experiment_file, character):
+    override = f"model.source=a{character}b"
+    assert problems(experiment_file, override) == [
+        f"{override!r}: model.source: holds {character!r}, a character that cannot stand in a YAML file",
+    ]
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "0x" + "f" * 5000])
+def test_number_of_thousands_of_digits_is_one_problem_with_its_place(experiment_file, digits):
+    (override,) = problems(experiment_file, f"seed={digits}")
+    assert override.startswith(f"'seed={digits[:99]}")
+    assert ": seed: input should be a valid integer, not '" in override
+    (line,) = problems(experiment_file, text=experiment_file.read_text() + f"seed: {digits}\n")
+    assert line == f"tiny.yaml:13: not valid YAML: '{digits[:56]}... cannot be read as int"
+
+
+def test_value_that_its_yaml_tag_cannot_read_names_its_line(experiment_file):
+    text = experiment_file.read_text() + "seed: !!bool abc\n"
+    assert problems(experiment_file, text=text) == ["tiny.yaml:13: not valid YAML: 'abc' cannot be read as bool"]
 
 
 def test_word_that_is_not_possible_names_the_nearest(experiment_file):
