@@ -217,6 +217,9 @@ def _warnings(experiment: Experiment, precision: Precision, device: Device, proc
         warnings.append(f"{processes} processes share {machine.num_cores} cores: slower than {machine.num_cores} processes")
     if device == "cuda" and processes < machine.num_gpus:
         warnings.append(f"{machine.num_gpus - processes} of {machine.num_gpus} GPUs stay idle: --processes-per-node {machine.num_gpus} uses all")
+    num_samples, batch = probe.samples.num_samples, experiment.train.global_batch_size
+    if num_samples is not None and batch > num_samples:
+        warnings.append(f"a global batch of {batch}, but {num_samples} samples to train on: each epoch is one step of {num_samples}")
     num_workers, fitting = experiment.data.num_workers * processes, max(1, machine.num_cores // processes)
     if num_workers > 2 * machine.num_cores:
         warnings.append(f"{num_workers} data workers on {machine.num_cores} cores: data.num_workers={fitting} may be faster")

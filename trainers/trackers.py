@@ -133,9 +133,17 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole records of a metrics.jsonl; none if there is no file."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    """Returns the whole records of a metrics.jsonl; none if there is no file. A damaged line is passed over with a warning."""
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.is_file() else [], start=1):
+        try:
+            record = json.loads(line)
+            record["split"], record["step"] + 0  # what every reader counts on
+        except (ValueError, TypeError, LookupError):
+            print(f"warning: {path}:{number}: the line is damaged and passed over", file=sys.stderr)
+        else:
+            records.append(record)
+    return records
 
 
 class TensorBoard:

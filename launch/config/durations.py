@@ -20,6 +20,7 @@ _UNITS: dict[str, Unit] = {
     "minutes": "minutes",
     "%": "%",
 }
+MAX_AMOUNT = 10**9
 _PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*(%|[A-Za-z]+)\s*")
 
 
@@ -69,6 +70,8 @@ def parse_duration(text: object, units: tuple[Unit, ...]) -> Duration:
     amount = float(match[1].replace("_", ""))
     if amount <= 0 and unit != "%":
         raise ValueError(f"{text!r} is no length: the amount must be above 0")
+    if amount > MAX_AMOUNT:
+        raise ValueError(f"{text!r} is too long: at most {MAX_AMOUNT} {unit}")
     if unit == "steps" and amount % 1:
         raise ValueError(f"{text!r} is not a whole number of steps")
     return Duration(amount, unit)

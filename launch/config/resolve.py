@@ -77,7 +77,7 @@ def resolve(loaded: LoadedExperiment) -> Experiment:
         ConfigError: with every broken rule at once.
     """
     experiment = loaded.experiment
-    problems = [*_metric_problems(loaded), *_split_problems(loaded), *_optimizer_problems(loaded)]
+    problems = [*_column_problems(loaded), *_metric_problems(loaded), *_split_problems(loaded), *_optimizer_problems(loaded)]
     if problems:
         raise ConfigError(*problems)
     wandb = experiment.tracking.wandb
@@ -103,6 +103,19 @@ def checkpoint_interval(experiment: Experiment) -> Duration | None:
 
 def _mode(experiment: Experiment) -> str:
     return TASK_METRICS[experiment.task.kind][experiment.evaluate.metric]
+
+
+def _column_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """Each column has one part to play, and each name stands once."""
+    task, data = loaded.experiment.task, loaded.experiment.data
+    texts = [task.text] if isinstance(task.text, str) else task.text
+    problems = []
+    if task.label in texts:
+        problems.append(loaded.problem("task.label", f"{task.label!r} is the column of the text too", allowed="another column than task.text"))
+    for key, names in {"task.text": texts, "task.label_names": task.label_names or [], "data.columns": data.columns or []}.items():
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        problems += [loaded.problem(key, f"{name!r} stands {names.count(name)} times", allowed="each name once") for name in twice]
+    return problems
 
 
 def _metric_problems(loaded: LoadedExperiment) -> list[Problem]:

@@ -103,3 +103,9 @@ def test_warnings_name_idle_gpus_and_a_cpu_chosen_beside_gpus(make_plan, make_pr
     assert make_plan(probe=make_probe(num_gpus=4), processes_per_node=2).warnings == ("2 of 4 GPUs stay idle: --processes-per-node 4 uses all",)
     cpu = make_plan(strategy=load_strategy("cpu"), probe=make_probe(num_gpus=4))
     assert cpu.warnings == ("training on the CPU although this machine has 4 GPUs",)
+
+
+def test_global_batch_larger_than_the_train_split_is_warned_of(make_plan, make_probe):
+    assert make_plan(probe=make_probe(num_samples=32)).warnings == ()
+    (warning,) = make_plan(probe=make_probe(num_samples=31)).warnings
+    assert warning == "a global batch of 32, but 31 samples to train on: each epoch is one step of 31"

@@ -53,6 +53,17 @@ def test_a_line_torn_by_a_kill_is_dropped_and_its_step_is_written_again(tmp_path
     assert read_metrics(path) == [train_record(1), train_record(2)]
 
 
+@pytest.mark.parametrize("damaged", [b'{"step": 2, "spl', b"\x00\xff", b"[1]", b"7", b"{}", b""])
+def test_a_damaged_line_is_passed_over_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(json.dumps(train_record(1)).encode() + b"\n" + damaged + b"\n" + json.dumps(train_record(3)).encode() + b"\n")
+    assert read_metrics(path) == [train_record(1), train_record(3)]
+    assert capsys.readouterr().err == f"warning: {path}:2: the line is damaged and passed over\n"
+    metrics = MetricsFile(path)
+    assert metrics.last_step == {"train": 3}
+    metrics.close()
+
+
 @pytest.fixture
 def nearly_full_disk() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

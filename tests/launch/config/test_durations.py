@@ -33,6 +33,8 @@ def test_duration_is_read(text, duration):
         ("5 weeks", "'5 weeks' has the unit 'weeks', which does not fit here"),
         ("0 steps", "'0 steps' is no length"),
         ("1.5 steps", "not a whole number of steps"),
+        ("1e999 steps", "'1e999 steps' is too long: at most 1000000000 steps"),
+        ("1000000001 epochs", "is too long: at most 1000000000 epochs"),
         ("-1 epoch", "'-1 epoch' is not a duration"),
         (None, "None is not a duration"),
         (True, "True is not a duration"),
