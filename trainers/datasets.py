@@ -13,7 +13,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
 from launch.config.sources import HubName
 from trainers.readers import READERS_BY_ENDING, read_file
-from trainers.rows import BadRows, Fields, Split, check_columns
+from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
 
 
@@ -21,7 +21,7 @@ def load_splits(data: Data, fields: Fields, bad_rows: BadRows) -> dict[str, Spli
     """Returns the splits that the source itself has, each with the wanted columns.
 
     Raises:
-        ConfigError: a source, file, split or column that is not there; with on_bad_row `stop`, every broken row.
+        ConfigError: a source, file, split or column that is not there, or a split without rows; with on_bad_row `stop`, every broken row.
     """
     source = locate(data.source, "data.source")
     named = {"train": data.splits.train, "validation": data.splits.validation, "test": data.splits.test}
@@ -33,6 +33,10 @@ def load_splits(data: Data, fields: Fields, bad_rows: BadRows) -> dict[str, Spli
     else:
         splits = _read_folder(source, data, wanted, fields, bad_rows)
     bad_rows.check()
+    for split, rows in splits.items():
+        if not len(rows):
+            what = Problem(f"the {split} split has no samples", rows.origin, f"data.splits.{split}")
+            raise ConfigError(*bad_rows.problems[:MAX_NAMED_ROWS], what)
     return splits
 
 

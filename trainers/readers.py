@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
-from trainers.rows import BadRows, Fields, Split, check_columns, shortened
+from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
 
 READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
@@ -97,6 +99,10 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
                 lines.append(line)
                 for column in fields:
                     columns[column].append(row[column])
+    if not seen:
+        named = READERS_BY_ENDING.get(path.suffix.lower(), "jsonl")
+        fix = f"data.format={named}" if named != "jsonl" else "one {...} a line, without [ ] around them; or another data.format"
+        raise ConfigError(*bad_rows.problems[:MAX_NAMED_ROWS], Problem("no line is a JSON object with keys", str(path), "data.format", fix=fix))
     check_columns(list(seen), fields, str(path), data)
     return Split(dict(columns), str(path), lines, is_text_file=True)
 
@@ -138,7 +144,15 @@ def _table_rows(reader: Any, path: str, bad_rows: BadRows) -> Iterator[tuple[int
 
 
 def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Opens a text file so that undecodable bytes become surrogates, which _is_text finds; a UTF-8 byte order mark is dropped."""
+    """Opens a text file so that undecodable bytes become surrogates, which _is_text finds; a UTF-8 byte order mark is dropped.
+
+    Raises:
+        ConfigError: the byte order mark is UTF-16's, and the encoding is another.
+    """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not re.match("utf[-_]?(16|32)", encoding, re.IGNORECASE):
+            what = f"begins with the byte order mark of UTF-16, and is no {encoding}"
+            raise ConfigError(Problem(what, str(path), "data.encoding", fix="data.encoding=utf-16"))
     name = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     return path.open(encoding=name, errors="surrogateescape", newline="")
 

@@ -52,6 +52,41 @@ def test_jsonl_keeps_the_types(tmp_path: Path) -> None:
     assert split.rows == [1, 3]
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(
+    ("content", "first"),
+    [
+        ("text,label\na,1\n", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+        ('[{"text": "a", "label": 1}]\n', '[{"text": "a", "label": 1}] is not a JSON object'),
+    ],
+)
+def test_jsonl_without_an_object_names_its_lines_and_the_format(tmp_path: Path, content: str, first: str, skip: bool) -> None:
+    path = written(tmp_path, "a.csv", content)
+    with pytest.raises(ConfigError) as caught:
+        read(path, skip, format="jsonl")
+    assert (errors(caught)[0], errors(caught)[-1]) == (f"{path}:1: {first}", f"{path}: no line is a JSON object with keys")
+    assert caught.value.problems[-1].fix == "data.format=csv"
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "text,label\na,1\n"), ("a.jsonl", '{"text": "a", "label": "1"}\n')])
+def test_utf_16_is_recognised_and_read_when_it_is_asked_for(tmp_path: Path, name: str, content: str) -> None:
+    path = written(tmp_path, name, content.encode("utf-16"))
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert errors(caught) == [f"{path}: begins with the byte order mark of UTF-16, and is no utf-8"]
+    assert caught.value.problems[0].fix == "data.encoding=utf-16"
+    assert read(path, encoding="utf-16")[0]["train"].columns == {"text": ["a"], "label": ["1"]}
+
+
+@pytest.mark.parametrize(("content", "bad"), [("text,label\n", []), ("text,label\na\n", [2])])
+def test_a_file_without_a_usable_row_has_no_samples(tmp_path: Path, content: str, bad: list[int]) -> None:
+    path = written(tmp_path, "a.csv", content)
+    with pytest.raises(ConfigError) as caught:
+        read(path, skip=True)
+    assert errors(caught)[-1] == f"{path}: the train split has no samples"
+    assert [problem.where for problem in caught.value.problems[:-1]] == [f"{path}:{line}" for line in bad]
+
+
 def test_parquet_and_the_hub_layout_of_a_folder_name_split_and_row(tmp_path: Path) -> None:
     import datasets
 

@@ -55,7 +55,8 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
             value = _canonical(raw)
             number = None if value is None else numbers.get(value)
             if number is None:
-                what = "the label is missing" if value is None else f"the label {raw!r} is not a class"
+                is_missing = value is None and not isinstance(raw, (list, dict))
+                what = "the label is missing" if is_missing else f"the label {raw!r} is not a class"
                 bad_rows.add(split.place(index), what, allowed=_listed(names))
             result[name].append(number)
     return Labels(names, result)
@@ -87,6 +88,11 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
             is_left_out = rating == threshold
             num_left_out += is_left_out
             result[name].append(None if rating is None or is_left_out else int(rating > threshold))
+    bad_rows.check()
+    low, high = result["train"].count(0), result["train"].count(1)
+    if not (low and high):
+        what = f"{high} ratings of the train split are above {threshold:g} and {low} below it, so there is one class at most"
+        raise ConfigError(Problem(what, splits["train"].origin, "task.label_threshold", allowed="a number between the ratings"))
     return Labels(names, result, num_left_out)
 
 
@@ -105,12 +111,12 @@ def _sorted_classes(values: Sequence[int | str | None], options: TextClassificat
 
 
 def _canonical(value: object) -> int | str | None:
-    """Returns a whole number as int (`1`, `"1"`, `1.0`, `true`), any other text stripped, None for nothing."""
+    """Returns a whole number as int (`1`, `"1"`, `1.0`, `true`), any other text stripped, None for nothing and for what is no single value."""
     if isinstance(value, float):
         return None if math.isnan(value) else int(value) if value.is_integer() else str(value)
     if isinstance(value, int):
         return int(value)
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text or None
 
 

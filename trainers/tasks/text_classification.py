@@ -164,13 +164,19 @@ def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenize
 
 
 def _check_length(experiment: Experiment, tokenizer: Any) -> None:
-    """Raises ConfigError if the model has no positions for task.max_length tokens."""
+    """Raises ConfigError if the model has no positions for task.max_length tokens, or these leave no room for a token of each text."""
     config = load_config(experiment.model.source)
     limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     longest = min(limit for limit in limits if limit is not None)
     if experiment.task.max_length > longest:
         what = f"{experiment.task.max_length} tokens, but the model {experiment.model.source} reads at most {longest}"
         raise ConfigError(Problem(what, key="task.max_length", fix=f"task.max_length={longest}"))
+    num_texts = 1 if isinstance(experiment.task.text, str) else len(experiment.task.text)
+    num_special = tokenizer.num_special_tokens_to_add(pair=num_texts == 2)
+    shortest = num_special + num_texts
+    if experiment.task.max_length < shortest:
+        what = f"{experiment.task.max_length} tokens, but the model {experiment.model.source} adds {num_special} of its own to every input"
+        raise ConfigError(Problem(what, key="task.max_length", allowed=f"{shortest} to {longest}"))
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

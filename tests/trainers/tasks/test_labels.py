@@ -44,6 +44,12 @@ def test_a_label_that_train_lacks_names_its_row() -> None:
     assert problems == ["validation.tsv:2: the label 'c' is not a class", "validation.tsv:3: the label is missing"]
 
 
+def test_a_label_that_is_no_single_value_is_a_bad_row() -> None:
+    found, problems = labels(["a", "b", [1], {"c": 1}])
+    assert (found.names, found.numbers["train"]) == (["a", "b"], [0, 1, None, None])
+    assert problems == ["train.tsv:3: the label [1] is not a class", "train.tsv:4: the label {'c': 1} is not a class"]
+
+
 def test_given_names_may_stand_in_the_column_or_be_counted() -> None:
     found, problems = labels(["good", "0", 1, "2", -1], label_names=["bad", "good"])
     assert found.numbers["train"] == [1, 0, 1, None, None]
@@ -71,6 +77,7 @@ def test_ratings_are_split_at_the_threshold_and_ties_left_out() -> None:
         ([None, ""], {}, "the column 'label' holds no label"),
         ([0.5, 0.25, 0.75], {}, r"3 different values, which are no classes\n    try: task.label_threshold=0"),
         ([str(n) for n in range(1001)], {}, "holds 1001 different values"),
+        ([1, 2, 0], {"label_threshold": 0.0}, "2 ratings of the train split are above 0 and 0 below it"),
         ([1.0], {"label_threshold": 0.0, "label_names": ["a", "b", "c"]}, "3 names, but a rating"),
     ],
 )

@@ -90,6 +90,13 @@ def test_pairs_have_their_types(values: dict[str, Any], tmp_path: Path) -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1]]
 
 
+@pytest.mark.parametrize(("text", "length", "allowed"), [("text", 2, "3 to 64"), (["text", "label2"], 4, "5 to 64")])
+def test_a_length_without_room_for_every_text_is_refused(values: dict[str, Any], text: str | list[str], length: int, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=r"tokens, but the model .* of its own to every input") as caught:
+        build_task(experiment(values, task__text=text, task__max_length=length))
+    assert caught.value.problems[0].allowed == allowed
+
+
 def test_dataset_and_collate_work_in_spawned_workers(values: dict[str, Any]) -> None:
     task = build_task(experiment(values))
     dataset = task.dataset("train")
