@@ -53,6 +53,22 @@ def list_runs(root: Path) -> list[RunState]:
     return [read_run(RunDir(path)) for path in paths if (read_json(path / "status.json") or {}).get("state")]
 
 
+def check_resumable(run: RunDir) -> None:
+    """Refuses a run that is done, or still alive.
+
+    Raises:
+        StateError: says which, and what to do instead.
+    """
+    state = read_run(run)
+    if state.state == "completed":
+        raise StateError(
+            Problem("the run is completed; there is nothing to go on with", where=str(run.path), fix=f"fullrank run {run.resolved} for a new run")
+        )
+    if state.state in ALIVE:
+        what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
+        raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
+
+
 def is_alive(status: dict[str, Any]) -> bool:
     """Returns whether the process behind a status lives: looked up on its own host, guessed from the heartbeat on another one."""
     if status.get("host") != socket.gethostname():

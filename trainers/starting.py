@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
-from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic
+from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, lock_run, update_status, write_atomic
 from trainers.engine import Engine
 
 
@@ -23,16 +23,17 @@ def open_run(engine: Engine, loaded: LoadedExperiment, experiment: Experiment, r
 
     Raises:
         ConfigError: the folder holds something that is not a run.
+        StateError: another process trains in it.
     """
-    answer: tuple[str, int] | ConfigError | None = None
+    answer: tuple[str, int] | FullrankError | None = None
     if engine.world.is_main:
         try:
             run, attempt = _find_or_make(loaded, experiment, run_dir)
             answer = (str(run.path), attempt.number)
-        except ConfigError as error:
+        except FullrankError as error:
             answer = error
     answer = engine.from_main(answer)
-    if isinstance(answer, ConfigError):
+    if isinstance(answer, FullrankError):
         raise answer
     assert answer is not None
     run = RunDir(Path(answer[0]))
@@ -49,6 +50,8 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))
     number = os.environ.get("FULLRANK_ATTEMPT")
+    if not number:  # else the agent holds it
+        lock_run(run)
     attempt = run.attempt(int(number)) if number else create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
     update_status(

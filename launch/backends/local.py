@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 from launch.agent import Member, Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
-from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic
+from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, lock_run, read_json, update_status, write_atomic
 from launch.failures import Failure
 from launch.plan import LaunchPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files
+from launch.runs import check_resumable
 
 _SNAPSHOT_SUFFIXES = frozenset((".py", ".yaml", ".yml", ".toml", ".sh", ".sbatch", ".j2"))
 _SNAPSHOT_LARGEST_BYTES = 256 * 1024
@@ -43,21 +44,28 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
     """
     plan = _with_free_port(plan)
     run = create_run_dir(plan.run.path.parent, plan.experiment.name, plan.run.path)
-    attempt = create_attempt(run)
-    for name, text in render_files(plan, probe).items():
-        write_atomic(run.path / name, text)
-    write_code(run, probe.code)
-    return _train(replace(plan, run=run, attempt=attempt))
+    with os.fdopen(lock_run(run)):
+        attempt = create_attempt(run)
+        for name, text in render_files(plan, probe).items():
+            write_atomic(run.path / name, text)
+        write_code(run, probe.code)
+        return _train(replace(plan, run=run, attempt=attempt))
 
 
 def resume(plan: LaunchPlan, probe: Probe) -> Ended:
-    """Starts the next attempt in a run directory that is there; train.py goes on from the newest checkpoint."""
+    """Starts the next attempt in a run directory that is there; train.py goes on from the newest checkpoint.
+
+    Raises:
+        StateError: the run is alive, or done by now.
+    """
     plan = _with_free_port(plan)
-    attempt = create_attempt(plan.run)
-    plan = replace(plan, attempt=attempt)
-    for name, text in render_attempt(plan, probe).items():
-        write_atomic(attempt.path / name, text)
-    return _train(plan)
+    with os.fdopen(lock_run(plan.run)):
+        check_resumable(plan.run)  # again, now that nobody else can change it
+        attempt = create_attempt(plan.run)
+        plan = replace(plan, attempt=attempt)
+        for name, text in render_attempt(plan, probe).items():
+            write_atomic(attempt.path / name, text)
+        return _train(plan)
 
 
 def write_code(run: RunDir, code: Code) -> None:

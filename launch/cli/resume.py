@@ -14,10 +14,9 @@ from launch.cli.options import Json, LauncherName, RunName, RunRoot, chosen_run
 from launch.cli.plan import print_plan
 from launch.cli.planning import make_plan
 from launch.cli.show import plan_headline
-from launch.config.errors import Problem, StateError
 from launch.config.run_dir import RunDir, read_json
 from launch.preflight import preflight
-from launch.runs import ALIVE, read_run
+from launch.runs import check_resumable
 
 
 def resume(
@@ -47,22 +46,6 @@ def resume(
     ended = BACKENDS["local"].resume(plan, probe)
     print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
-
-
-def check_resumable(run: RunDir) -> None:
-    """Refuses a run that is done, or still alive.
-
-    Raises:
-        StateError: says which, and what to do instead.
-    """
-    state = read_run(run)
-    if state.state == "completed":
-        raise StateError(
-            Problem("the run is completed; there is nothing to go on with", where=str(run.path), fix=f"fullrank run {run.resolved} for a new run")
-        )
-    if state.state in ALIVE:
-        what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
-        raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
 
 
 def last_plan(run: RunDir) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def test_run_directory_holds_everything_of_the_start(fullrank, experiment_file, 
     run = run_path()
     names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "untracked/" not in str(path))
     assert names == [
+        ".lock",
         "attempts/0001/accelerate.yaml",
         "attempts/0001/command.sh",
         "attempts/0001/environment.json",

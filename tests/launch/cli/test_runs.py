@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from launch.config.run_dir import RunDir, read_json, update_status
+from launch.config.run_dir import RunDir, lock_run, read_json, update_status
 
 
 @pytest.fixture
@@ -86,6 +86,14 @@ def test_living_run_is_not_resumed(fullrank, stopped):
     answer = fullrank("resume", stopped)
     assert answer.code == 2
     assert "still alive: running" in answer.err
+
+
+def test_second_resume_at_once_is_refused_and_starts_nothing(fullrank, stopped):
+    with os.fdopen(lock_run(RunDir(stopped))):
+        answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert "the run is alive: pid " in answer.err
+    assert not (stopped / "attempts/0002").exists()
 
 
 def test_report_is_written_by_the_training_side(fullrank, stopped):

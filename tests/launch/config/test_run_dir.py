@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from launch.config.errors import ConfigError, StateError
-from launch.config.run_dir import RunDir, create_attempt, create_run_dir, find_run, new_run_id, read_json, update_status, write_atomic
+from launch.config.run_dir import RunDir, create_attempt, create_run_dir, find_run, lock_run, new_run_id, read_json, update_status, write_atomic
 
 
 def made(root: Path, run_id: str) -> RunDir:
@@ -101,3 +104,22 @@ def test_status_keeps_what_is_not_changed_and_beats(tmp_path):
     assert (status["state"], status["step"]) == ("running", 2)
     assert read_json(run.status) == status
     assert status["heartbeat"] > 0
+
+
+def test_second_process_in_a_run_is_told_who_is_there(tmp_path):
+    run = made(tmp_path, "a")
+    update_status(run, state="running", pid=7, host="node1")
+    descriptor = lock_run(run)
+    with pytest.raises(StateError, match=r"the run is alive: pid 7 on node1 trains in it\n    try: fullrank status .*, or fullrank logs "):
+        lock_run(run)
+    os.close(descriptor)
+    os.close(lock_run(run))
+
+
+def test_lock_is_not_inherited_by_what_the_process_starts_and_ends_with_it(tmp_path):
+    run = made(tmp_path, "a")
+    code = "import subprocess, sys; from pathlib import Path; from launch.config.run_dir import RunDir, lock_run; lock_run(RunDir(Path(sys.argv[1])))\n"
+    code += "print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid)"
+    pid = int(subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True).stdout)
+    os.close(lock_run(run))
+    os.kill(pid, 9)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launch.config.errors import StateError
+from launch.config.run_dir import RunDir, lock_run
+from trainers.starting import open_run
+from trainers.world import World
+
+ENGINE: Any = SimpleNamespace(world=World(), from_main=lambda value: value)
+EXPERIMENT: Any = SimpleNamespace(name="tiny")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    monkeypatch.delenv("FULLRANK_ATTEMPT", raising=False)
+    run = RunDir(tmp_path)
+    run.resolved.write_text("", encoding="utf-8")
+    return run
+
+
+def test_training_started_by_hand_does_not_join_a_live_run(run: RunDir) -> None:
+    with os.fdopen(lock_run(run)), pytest.raises(StateError, match="the run is alive"):
+        open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)
+    assert not run.attempts.exists()
+
+
+def test_training_started_by_hand_keeps_others_out(run: RunDir) -> None:
+    open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)
+    with pytest.raises(StateError, match="the run is alive: pid "):
+        lock_run(run)
+
+
+def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLRANK_ATTEMPT", "3")
+    with os.fdopen(lock_run(run)):
+        assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == 3
