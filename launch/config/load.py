@@ -1,14 +1,13 @@
-"""Reads YAML files and KEY=VALUE overrides into validated models, keeping the place of every value."""
+"""Reads experiment files and KEY=VALUE overrides into validated models, keeping the place of every value."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -16,12 +15,9 @@ from pydantic_core import ErrorDetails
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import NAME_IN_WORDS, Experiment
 from launch.config.sections import Section
+from launch.config.yaml_files import Document, KeyPath, dotted, load_yaml, parse_scalar, shown
 
-KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
-
-MAX_DIGITS = 1000
-"""Of a whole number; Python itself neither reads nor prints more than 4300."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +29,6 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
-
-
-@dataclass(frozen=True)
-class Document:
-    """The values of one YAML file and the line each key stands on."""
-
-    values: dict[str, Any]
-    path: Path
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-
-    def where(self, key: KeyPath) -> str:
-        """Returns `file:line` of the key, or of the nearest key around it."""
-        while key and key not in self.lines:
-            key = key[:-1]
-        return f"{self.path}:{self.lines[key]}" if key else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -116,64 +97,6 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def load_yaml(path: Path) -> Document:
-    """Returns the values of a YAML file, read by YAML 1.2's rules for numbers and booleans.
-
-    Raises:
-        ConfigError: unreadable, not YAML, not a mapping, or a key that stands twice (both lines are named).
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path))) from error
-    loader: _Loader | None = None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            raise ConfigError(Problem("the file is empty", where=str(path)))
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(Problem("the file is not a block of 'key: value' lines", where=f"{path}:{node.start_mark.line + 1}"))
-        lines: dict[KeyPath, int] = {}
-        problems: list[Problem] = []
-        values = _construct(loader, node, (), path, lines, problems)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(Problem(f"not valid YAML: {error.problem or error.context}", where=where)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(Problem(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path))) from error
-    except RecursionError as error:
-        raise ConfigError(
-            Problem("a value contains itself, or is nested too deeply", where=str(path), fix="no alias (*name) inside its own anchor")
-        ) from error
-    finally:
-        if loader is not None:
-            loader.dispose()
-    if problems:
-        raise ConfigError(*problems)
-    return Document(values, path, lines)
-
-
-def parse_scalar(text: str) -> Any:
-    """Returns the value that `text` would have in a YAML file (lists and mappings in flow style too).
-
-    Raises:
-        ValueError: a character that cannot stand in a YAML file.
-    """
-    try:
-        loader = _Loader(text)
-    except yaml.reader.ReaderError as error:
-        raise ValueError(f"holds {chr(error.character)!r}, a character that cannot stand in a YAML file") from error
-    try:
-        node = loader.get_single_node()
-        return None if node is None else loader.construct_document(node)
-    except (yaml.YAMLError, RecursionError):
-        return text
-    finally:
-        loader.dispose()
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {dotted key: leaf value}; lists are leaves, empty mappings too."""
     flat: dict[str, Any] = {}
@@ -184,69 +107,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML with YAML 1.2's core types: `no` is a word, `04:00:00` a word, `3e-4` a number, dates are words."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:  # `!!int abc`, or more digits than Python reads
-            what = f"{_shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", "~nN"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), [*_first] + ([""] if _tag == "null" else []))
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"{len(text)} digits")
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    text = str(loader.construct_scalar(node)).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-
-
-def _construct(loader: _Loader, node: yaml.Node, key: KeyPath, path: Path, lines: dict[KeyPath, int], problems: list[Problem]) -> Any:
-    """Returns the value of a node; notes the line of every key below it, and keys that stand twice."""
-    if isinstance(node, yaml.MappingNode):
-        values: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            name = loader.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(name, str):
-                name = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else str(name)
-            if name in values:
-                dotted = _dotted((*key, name))
-                first = lines[(*key, name)]
-                problems.append(Problem(f"the key stands twice, first in line {first}", f"{path}:{line}", dotted, fix="delete one of the two lines"))
-                continue
-            lines[(*key, name)] = line
-            values[name] = _construct(loader, value_node, (*key, name), path, lines, problems)
-        return values
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, item in enumerate(node.value):
-            lines[(*key, index)] = item.start_mark.line + 1
-            items.append(_construct(loader, item, (*key, index), path, lines, problems))
-        return items
-    return loader.construct_object(node, deep=True)
 
 
 def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[KeyPath, str], list[Problem]]:
@@ -307,35 +167,35 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
     """Returns pydantic's error in our form: place, key, value, what is allowed."""
     key = _existing(detail["loc"], model)
     where = _source_of(key, sources)
-    where = _shown(where, 200) if where else document.where(key)
+    where = shown(where, 200) if where else document.where(key)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         parent = _model_at(model, key[:-1])
         names = sorted(_fields(parent)) if parent else []
         near = suggest(str(key[-1]), names)
-        return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, _dotted(key), allowed=", ".join(names) or None)
+        return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, dotted(key), allowed=", ".join(names) or None)
     if kind == "missing":
         return Problem(
-            "the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, _dotted(key), allowed=_description(model, key)
+            "the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, dotted(key), allowed=_description(model, key)
         )
     if kind == "literal_error":
         near = suggest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected"))))
         return Problem(
             f"{detail['input']!r} is not possible" + (f"; did you mean {near!r}?" if near else ""),
             where,
-            _dotted(key),
+            dotted(key),
             allowed=str(context.get("expected")),
         )
     if kind == "string_pattern_mismatch":
-        return Problem(f"{_shown(detail['input'])} is not possible", where, _dotted(key), allowed=NAME_IN_WORDS)
+        return Problem(f"{shown(detail['input'])} is not possible", where, dotted(key), allowed=NAME_IN_WORDS)
     if kind == "value_error":
-        return Problem(str(context.get("error", detail["msg"])), where, _dotted(key))
+        return Problem(str(context.get("error", detail["msg"])), where, dotted(key))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, _dotted(key), allowed=_description(model, key))
+        return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, dotted(key), allowed=_description(model, key))
     return Problem(
-        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}",
+        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}",
         where,
-        _dotted(key),
+        dotted(key),
         allowed=_bounds(model, key) or _description(model, key),
     )
 
@@ -389,8 +249,8 @@ def _source_of(key: KeyPath, sources: Mapping[KeyPath, str]) -> str | None:
     return above or next((source for name, source in sources.items() if name[: len(key)] == key), None)
 
 
-def _origin(dotted: str, document: Document, sources: Mapping[KeyPath, str]) -> Origin:
-    key: KeyPath = tuple(dotted.split("."))
+def _origin(name: str, document: Document, sources: Mapping[KeyPath, str]) -> Origin:
+    key: KeyPath = tuple(name.split("."))
     override = _source_of(key, sources)
     if override:
         return Origin("override", override)
@@ -403,15 +263,6 @@ def _value_at(values: Any, key: KeyPath) -> Any:
     for part in key:
         values = values.get(part) if isinstance(values, dict) else None
     return values
-
-
-def _dotted(key: KeyPath) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
-
-
-def _shown(value: object, width: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _copied(values: Any) -> Any:

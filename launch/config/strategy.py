@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Precision
-from launch.config.load import Document, find_shipped, load_yaml
+from launch.config.load import find_shipped
+from launch.config.yaml_files import Document, load_yaml
 
 Engine = Literal["single", "ddp"]
 ENGINES: dict[str, Engine] = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp"}

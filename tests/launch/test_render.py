@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.config.load import load_experiment, load_yaml
+from launch.config.load import load_experiment
 from launch.config.strategy import load_strategy, parse_strategy
+from launch.config.yaml_files import load_yaml
 from launch.render import launch_argv, launch_environment, rank_environment, render_files
 
 GOLDEN = Path(__file__).parent / "golden"

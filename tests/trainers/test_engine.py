@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from launch.config.errors import ConfigError
-from launch.config.load import Document
 from launch.config.strategy import Strategy, parse_strategy
+from launch.config.yaml_files import Document
 from trainers.engine import Engine, choose_device, choose_precision
 from trainers.world import World
 

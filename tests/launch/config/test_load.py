@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from launch.config.errors import ConfigError
-from launch.config.load import Origin, find_shipped, flatten, load_experiment, load_yaml, parse_scalar, shipped_configs
+from launch.config.load import Origin, find_shipped, flatten, load_experiment, shipped_configs
 from launch.config.resolve import resolve
+from launch.config.yaml_files import load_yaml, parse_scalar
 
 
 def problems(experiment_file: Path, *overrides: str, text: str | None = None) -> list[str]:

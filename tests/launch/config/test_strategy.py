@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from launch.config.errors import ConfigError
-from launch.config.load import load_yaml, shipped_configs
+from launch.config.load import shipped_configs
 from launch.config.strategy import AUTO, load_strategy, parse_strategy
+from launch.config.yaml_files import load_yaml
 
 
 def parse(tmp_path: Path, text: str):
