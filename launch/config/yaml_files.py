@@ -91,10 +91,12 @@ def parse_scalar(text: str) -> Any:
 
 
 def dotted(key: KeyPath) -> str:
+    """Returns `a.b[0]` for ("a", "b", 0)."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
 
 
 def shown(value: object, width: int = 60) -> str:
+    """Returns a value as Python writes it, cut to fit into a message."""
     text = repr(value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
