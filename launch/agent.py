@@ -18,6 +18,7 @@ from pathlib import Path
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Attempt, write_atomic, write_json
 from launch.failures import Failure, failure_of_exit, read_failures
+from launch.processes import adopt_orphans, descendants, end_descendants
 from launch.rank_log import RankLog
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
@@ -66,7 +67,10 @@ def run_members(members: Sequence[Member], attempt: Attempt) -> Outcome:
     agent = _Agent(members, attempt)
     outcome = agent.run()
     if outcome.failure:
-        write_json(attempt.failure, outcome.failure.as_dict())
+        try:
+            write_json(attempt.failure, outcome.failure.as_dict())
+        except OSError as error:
+            _say(f"warning: {attempt.failure} cannot be written: {error.strerror}")
     return outcome
 
 
@@ -95,6 +99,8 @@ class _Agent:
 
     def run(self) -> Outcome:
         self.selector = selectors.DefaultSelector()
+        self.others = descendants(os.getpid())  # of the caller: not ours to end
+        adopt_orphans(True)
         wakeup_read, wakeup_write = socket.socketpair()
         for end in (wakeup_read, wakeup_write):
             end.setblocking(False)
@@ -108,8 +114,8 @@ class _Agent:
                 self._wait(wakeup_read)
             return self._outcome()
         finally:
-            for one in self.running:
-                end_session(one.process.pid, signal.SIGKILL)
+            self._end_descendants(signal.SIGKILL)
+            adopt_orphans(False)
             signal.set_wakeup_fd(previous_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -183,7 +189,7 @@ class _Agent:
         if number in self.heard:
             if number == signal.SIGINT:
                 _say("ending at once; the last checkpoint stays")
-                self._end_all(signal.SIGKILL)
+                self._end_all(signal.SIGKILL, spare_outliving=False)
             return
         self.heard.append(number)
         again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
@@ -200,11 +206,14 @@ class _Agent:
         except OSError as error:
             _say(f"warning: {self.attempt.stop_file} cannot be written: {error.strerror}")
 
-    def _end_all(self, number: signal.Signals) -> None:
+    def _end_all(self, number: signal.Signals, spare_outliving: bool = True) -> None:
         for one in self.running:
-            if one.code is None:
-                one.is_ours_to_end = True
-                end_session(one.process.pid, number)
+            one.is_ours_to_end |= one.code is None
+        self._end_descendants(number, spare_outliving)
+
+    def _end_descendants(self, number: signal.Signals, spare_outliving: bool = True) -> None:
+        """Stock launchers give each rank a session of its own, so sessions do not tell who is ours."""
+        end_descendants(os.getpid(), number, self.others, spare_outliving)
 
     def _outcome(self) -> Outcome:
         self._close_logs()
@@ -218,13 +227,14 @@ class _Agent:
 
     def _close_logs(self) -> None:
         """Ends what the processes left behind, and reads what is left in the pipes."""
-        for one in self.running:
-            end_session(one.process.pid, signal.SIGKILL)
+        self._end_descendants(signal.SIGKILL)
         deadline = time.monotonic() + _DRAIN_S
         for one in self.running:
             while self._read(one) and time.monotonic() < deadline:
                 self.selector.select(0.05)
             one.log.close()
+            if one.process.stdout:
+                one.process.stdout.close()  # what outlives its rank may still have it open
 
     def _failures(self) -> list[Failure]:
         """Returns the reports of the ranks, and one for each process that ended without any; the earliest first."""
@@ -236,16 +246,6 @@ class _Agent:
             if one.member.rank not in told and not one.is_ours_to_end and one.code not in self._expected_codes(one)
         ]
         return sorted([*reported, *silent], key=lambda failure: failure.time)
-
-
-def end_session(session: int, number: signal.Signals) -> None:
-    """Sends a signal to every process of a session: a rank, its workers, and what they started."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(entry.name)) == session:
-                os.kill(int(entry.name), number)
-        except (ProcessLookupError, PermissionError):
-            continue
 
 
 def terminal_width() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ CAUSES: tuple[Cause, ...] = ("preempted", "time_limit", "user", "cancelled")
 
 _SIGNAL_CAUSES: dict[int, Cause] = {signal.SIGTERM: "preempted", signal.SIGUSR2: "preempted", signal.SIGINT: "user"}
 STOP_FILE_INTERVAL_S = 1.0
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class StopRequests:
@@ -56,6 +58,11 @@ class StopRequests:
         except OSError:
             return
         self._heard.add(next((cause for cause in CAUSES if cause == text), "user"))
+
+
+def die_with_parent() -> None:
+    """The kernel kills this process when its parent ends, however that ends: stock launchers leave their ranks behind when killed."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def agreed_cause(sums: Sequence[float]) -> Cause | None:

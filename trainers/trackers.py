@@ -184,7 +184,7 @@ class WandbProcess:
                 [sys.executable, "-P", "-m", "trainers.wandb_follower"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))},
+                env={**os.environ, "FULLRANK_OUTLIVES": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))},
                 start_new_session=True,
             )
         wandb = experiment.tracking.wandb

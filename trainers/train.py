@@ -17,12 +17,14 @@ if not __package__:  # started as a file: find the packages beside this folder, 
 
 from launch.config.run_dir import Attempt, RunDir
 from trainers.crash import CrashReport
-from trainers.stopping import StopRequests
+from trainers.stopping import StopRequests, die_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, and returns the exit code: 0 done, 1 failed, 2 bad input, 75 stopped on warning, 130 interrupted."""
     options = parse_arguments(arguments)
+    if started_attempt():
+        die_with_parent()  # of an agent's ranks none may stay
     stops, crash = StopRequests(), CrashReport(int(os.environ.get("RANK", "0")), started_attempt())
     stops.listen()  # before the slow imports: a warning may come at any time
     try:

@@ -158,6 +158,34 @@ def test_second_ctrl_c_ends_ranks_that_do_not_listen(attempt):
     assert run(attempt, body, world_size=1) == Outcome(130, (-signal.SIGKILL,))
 
 
+SESSIONS = """
+child = subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL)
+follower = subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL, env={**os.environ, 'FULLRANK_OUTLIVES': '1'})
+print(child.pid, follower.pid)
+"""
+
+
+def test_nothing_is_left_in_other_sessions_but_what_ends_by_itself(attempt):
+    assert run(attempt, SESSIONS, world_size=1) == Outcome(0, (0,))
+    child, follower = map(int, attempt.rank_log(0).read_text().split())
+    assert (is_running(child), is_running(follower)) == (False, True)
+    os.kill(follower, signal.SIGKILL)
+
+
+def test_second_ctrl_c_ends_stopped_processes_of_every_session(attempt):
+    stop = "os.kill(child.pid, signal.SIGSTOP)\nfor _ in range(2): os.kill(os.getppid(), signal.SIGINT); time.sleep(0.3)\ntime.sleep(60)"
+    assert run(attempt, SESSIONS + stop, 1).exit_code == 130
+    assert not any(is_running(int(pid)) for pid in attempt.rank_log(0).read_text().split())
+
+
+def test_processes_of_the_caller_are_not_touched(attempt):
+    before = subprocess.Popen(["sleep", "60"])
+    run(attempt, "pass", 1)
+    assert before.poll() is None
+    before.kill()
+    before.wait()
+
+
 def test_handlers_of_the_caller_are_back_afterwards(attempt):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGCHLD)]
     run(attempt, "pass", world_size=1)
