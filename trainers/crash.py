@@ -28,8 +28,11 @@ class CrashReport:
         elif not isinstance(error, KeyboardInterrupt):
             print(text, file=sys.stderr, flush=True)
         if self.attempt is not None and not isinstance(error, KeyboardInterrupt):
-            self.attempt.failures.mkdir(parents=True, exist_ok=True)
-            write_json(self.attempt.rank_failure(self.rank), self._facts(error, text))
+            try:
+                self.attempt.failures.mkdir(parents=True, exist_ok=True)
+                write_json(self.attempt.rank_failure(self.rank), self._facts(error, text))
+            except OSError as refused:  # a full disk: what was printed above must do
+                print(f"warning: the crash report cannot be written: {refused}", file=sys.stderr, flush=True)
         if isinstance(error, KeyboardInterrupt):
             return EXIT_INTERRUPTED
         return error.exit_code if isinstance(error, FullrankError) else EXIT_FAILED

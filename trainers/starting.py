@@ -12,7 +12,7 @@ import yaml
 from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
-from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, lock_run, update_status, write_atomic
+from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, lock_run, update_status, write_atomic, writing
 from trainers.engine import Engine
 
 
@@ -22,13 +22,14 @@ def open_run(engine: Engine, loaded: LoadedExperiment, experiment: Experiment, r
     Under `fullrank run` both are there already; under a stock launcher rank 0 makes what is missing.
 
     Raises:
-        ConfigError: the folder holds something that is not a run.
+        ConfigError: the folder holds something that is not a run, or cannot be written.
         StateError: another process trains in it.
     """
     answer: tuple[str, int] | FullrankError | None = None
     if engine.world.is_main:
         try:
-            run, attempt = _find_or_make(loaded, experiment, run_dir)
+            with writing(RunDir(run_dir or _run_root())):
+                run, attempt = _find_or_make(loaded, experiment, run_dir)
             answer = (str(run.path), attempt.number)
         except FullrankError as error:
             answer = error
@@ -40,12 +41,16 @@ def open_run(engine: Engine, loaded: LoadedExperiment, experiment: Experiment, r
     return run, run.attempt(answer[1])
 
 
+def _run_root() -> Path:
+    return Path(os.environ.get("FULLRANK_RUN_ROOT", "runs"))
+
+
 def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Path | None) -> tuple[RunDir, Attempt]:
     run = RunDir(run_dir.expanduser().absolute()) if run_dir else None
     if run is None or not run.resolved.is_file():
         if run and run.path.is_dir() and any(run.path.iterdir()):
             raise ConfigError(Problem("the folder is not empty and not a run", where=str(run.path), fix="another --run-dir"))
-        run = create_run_dir(Path(os.environ.get("FULLRANK_RUN_ROOT", "runs")), experiment.name, run_dir)
+        run = create_run_dir(_run_root(), experiment.name, run_dir)
         write_atomic(run.experiment, loaded.text)
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))

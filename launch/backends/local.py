@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from launch.agent import Member, Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
-from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, lock_run, read_json, update_status, write_atomic
+from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, lock_run, read_json, update_status, write_atomic, writing
 from launch.failures import Failure
 from launch.plan import LaunchPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
@@ -43,13 +45,17 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
         FullrankError: no port is free.
     """
     plan = _with_free_port(plan)
+    files = render_files(plan, probe)
     run = create_run_dir(plan.run.path.parent, plan.experiment.name, plan.run.path)
-    with os.fdopen(lock_run(run)):
-        attempt = create_attempt(run)
-        for name, text in render_files(plan, probe).items():
-            write_atomic(run.path / name, text)
-        write_code(run, probe.code)
-        return _train(replace(plan, run=run, attempt=attempt))
+    with ExitStack() as held:
+        with writing(run):
+            held.enter_context(os.fdopen(lock_run(run)))
+            plan = replace(plan, run=run, attempt=create_attempt(run))
+            for name, text in files.items():
+                write_atomic(run.path / name, text)
+            write_code(run, probe.code)
+            _write_start(plan)
+        return _train(plan)
 
 
 def resume(plan: LaunchPlan, probe: Probe) -> Ended:
@@ -57,14 +63,17 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
 
     Raises:
         StateError: the run is alive, or done by now.
+        ConfigError: the run directory cannot be written.
     """
     plan = _with_free_port(plan)
-    with os.fdopen(lock_run(plan.run)):
-        check_resumable(plan.run)  # again, now that nobody else can change it
-        attempt = create_attempt(plan.run)
-        plan = replace(plan, attempt=attempt)
-        for name, text in render_attempt(plan, probe).items():
-            write_atomic(attempt.path / name, text)
+    with ExitStack() as held:
+        with writing(plan.run):
+            held.enter_context(os.fdopen(lock_run(plan.run)))
+            check_resumable(plan.run)  # again, now that nobody else can change it
+            plan = replace(plan, attempt=create_attempt(plan.run))
+            for name, text in render_attempt(plan, probe).items():
+                write_atomic(plan.attempt.path / name, text)
+            _write_start(plan)
         return _train(plan)
 
 
@@ -93,7 +102,7 @@ def _with_free_port(plan: LaunchPlan) -> LaunchPlan:
     return replace(plan, port=port)
 
 
-def _train(plan: LaunchPlan) -> Ended:
+def _write_start(plan: LaunchPlan) -> None:
     mine = {"pid": os.getpid(), "start": process_start(os.getpid()), "attempt": plan.attempt.number}
     update_status(
         plan.run,
@@ -111,10 +120,13 @@ def _train(plan: LaunchPlan) -> Ended:
         started=time.time(),
         ended=None,
     )
+
+
+def _train(plan: LaunchPlan) -> Ended:
     try:
         outcome = _settled(run_members(_members(plan), plan.attempt), plan)
     except BaseException as error:
-        update_status(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
+        _write_end(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise
     state, told = _state(outcome), read_json(plan.run.status) or {}
     changes: dict[str, object] = {"state": state, "ended": time.time()}
@@ -122,8 +134,16 @@ def _train(plan: LaunchPlan) -> Ended:
         changes["cause"] = told.get("cause") or _cause(outcome)
     if outcome.failure:
         changes["message"] = _headline(outcome.failure)
-    update_status(plan.run, **changes)
+    _write_end(plan.run, **changes)
     return Ended(plan, outcome, state, was_told=state == told.get("state") == "stopped")
+
+
+def _write_end(run: RunDir, **changes: object) -> None:
+    """How the attempt ended is told also when the disk is full."""
+    try:
+        update_status(run, **changes)
+    except OSError as error:
+        print(f"warning: {run.status} cannot be written: {error.strerror}", file=sys.stderr)
 
 
 def _members(plan: LaunchPlan) -> list[Member]:

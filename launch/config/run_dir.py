@@ -8,6 +8,8 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -176,6 +178,22 @@ def create_run_dir(root: Path, experiment_name: str, path: Path | None = None) -
     return run
 
 
+@contextmanager
+def writing(run: RunDir) -> Iterator[None]:
+    """Says of a disk that is full or read-only what it is.
+
+    Raises:
+        ConfigError: the run directory cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        what = f"the run directory cannot be written: {error.strerror}"
+        raise ConfigError(Problem(what, where=str(run.path), fix="free space there, or --run-root or --run-dir in another place")) from error
+
+
 def create_attempt(run: RunDir) -> Attempt:
     """Makes the next numbered attempt; safe against another process doing the same."""
     last = run.last_attempt()
@@ -235,11 +253,15 @@ def find_run(name: str, root: Path) -> RunDir:
 def write_atomic(path: Path, text: str) -> None:
     """Replaces a file in one step: a reader sees the old text or the new one, also after a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

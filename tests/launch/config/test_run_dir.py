@@ -1,16 +1,29 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from launch.config.errors import ConfigError, StateError
-from launch.config.run_dir import RunDir, create_attempt, create_run_dir, find_run, lock_run, new_run_id, read_json, update_status, write_atomic
+from launch.config.run_dir import (
+    RunDir,
+    create_attempt,
+    create_run_dir,
+    find_run,
+    lock_run,
+    new_run_id,
+    read_json,
+    update_status,
+    write_atomic,
+    writing,
+)
 
 
 def made(root: Path, run_id: str) -> RunDir:
@@ -118,8 +131,30 @@ def test_second_process_in_a_run_is_told_who_is_there(tmp_path):
 
 def test_lock_is_not_inherited_by_what_the_process_starts_and_ends_with_it(tmp_path):
     run = made(tmp_path, "a")
-    code = "import subprocess, sys; from pathlib import Path; from launch.config.run_dir import RunDir, lock_run; lock_run(RunDir(Path(sys.argv[1])))\n"
-    code += "print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid)"
+    code = "import subprocess, sys; from pathlib import Path; from launch.config.run_dir import RunDir, lock_run\n"
+    code += "lock_run(RunDir(Path(sys.argv[1])))\n"
+    code += "print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
     pid = int(subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True).stdout)
     os.close(lock_run(run))
     os.kill(pid, 9)
+
+
+def test_write_that_fails_leaves_the_old_text_and_nothing_beside_it(tmp_path, full_disk):
+    path = tmp_path / "status.json"
+    path.write_text("old")
+    with full_disk(), pytest.raises(OSError, match="No space left"):
+        write_atomic(path, "new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("status.json", "old")]
+
+
+def test_full_disk_is_one_clear_problem(tmp_path, full_disk):
+    with full_disk(), pytest.raises(ConfigError, match="the run directory cannot be written: No space left on device"), writing(RunDir(tmp_path)):
+        write_atomic(tmp_path / "plan.json", "{}")
+
+
+@pytest.fixture
+def full_disk():
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: mock.patch("os.fsync", fail)
