@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if started_attempt():
         die_with_parent()  # of an agent's ranks none may stay
-    stops, crash = StopRequests(), CrashReport(int(os.environ.get("RANK", "0")), started_attempt())
+    stops, crash = StopRequests(), CrashReport(told_rank(), started_attempt())
     stops.listen()  # before the slow imports: a warning may come at any time
     try:
         return train(options, stops, crash)
@@ -44,6 +44,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # what the deepspeed launcher adds
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace the experiment's")
     return parser.parse_intermixed_args(arguments)
+
+
+def told_rank() -> int:
+    """Returns RANK for reports; what is wrong with it is for read_world to say."""
+    text = os.environ.get("RANK", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def started_attempt() -> Attempt | None:

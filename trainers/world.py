@@ -29,7 +29,8 @@ def read_world() -> World:
     """Returns this process's place; the only reader of RANK and WORLD_SIZE.
 
     Raises:
-        ConfigError: started several times by something that does not say how the processes find each other.
+        ConfigError: a variable is missing or not a number, or the process was started several times by something that
+            does not say how the processes find each other.
     """
     if "WORLD_SIZE" not in os.environ:
         for name in _OTHER_WORLDS:
@@ -37,5 +38,15 @@ def read_world() -> World:
                 what = f"{os.environ[name]} processes were started ({name}), but WORLD_SIZE is not set: each would train a model of its own"
                 raise ConfigError(Problem(what, fix="fullrank run, torchrun or accelerate launch; under srun one launcher a node"))
         return World()
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return World(rank, world_size, int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+    world_size = _number("WORLD_SIZE", None)
+    rank = _number("RANK", 0 if world_size == 1 else None)
+    return World(rank, world_size, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world_size))
+
+
+def _number(name: str, default: int | None) -> int:
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        what = f"{name} is {text!r}" if text else f"WORLD_SIZE is set, but {name} is not" if name not in os.environ else f"{name} is empty"
+        fix = "unset WORLD_SIZE RANK for one process; several are started by fullrank run, torchrun or accelerate launch"
+        raise ConfigError(Problem(what, allowed="a whole number", fix=fix))
+    return int(text)

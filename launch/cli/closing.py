@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends.local import Ended
+from launch.config.errors import EXIT_CONFIG
 from launch.config.run_dir import RunDir
 from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
@@ -29,7 +30,7 @@ def print_closing(ended: Ended, as_json: bool = False) -> None:
         print(json.dumps(closing_facts(ended), indent=2))
     elif ended.state == "completed":
         print("\n".join(completed_lines(run, ended.plan.experiment.task.kind)))
-    elif not ended.was_told and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
+    elif not ended.was_told and outcome.exit_code != EXIT_CONFIG and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
         print(f"{ended.state}; go on with: fullrank resume {_short(run.path)}", file=sys.stderr)
 
 

@@ -96,6 +96,15 @@ def test_second_resume_at_once_is_refused_and_starts_nothing(fullrank, stopped):
     assert not (stopped / "attempts/0002").exists()
 
 
+def test_refused_resume_is_not_told_to_go_on(fullrank, stopped, monkeypatch):
+    (stopped / "checkpoints/step_4").mkdir(parents=True)
+    (stopped / "checkpoints/step_4/manifest.json").touch()
+    monkeypatch.setenv("FAKE_END", "refuse")
+    answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert "go on with" not in answer.err
+
+
 def test_report_is_written_by_the_training_side(fullrank, stopped):
     answer = fullrank("report", stopped)
     assert (answer.code, answer.out) == (0, f"{stopped}/report.md\n\n# written again\n")

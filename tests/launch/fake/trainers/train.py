@@ -21,6 +21,9 @@ if end == "fail" and rank == int(os.environ.get("WORLD_SIZE", "1")) - 1:
     sys.exit(1)
 if end == "fail":
     time.sleep(60)
+if end == "refuse":
+    print("error: train.seed: refused", file=sys.stderr)
+    sys.exit(2)
 if end == "stop":
     sys.exit(75)
 if rank == 0:
