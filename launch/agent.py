@@ -27,6 +27,10 @@ PASSED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 GRACE_S = 2.0
 """What the other ranks get between SIGTERM and SIGKILL once one has failed: time for their own reports."""
 
+_PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OUTER_LAUNCHER = frozenset((*_PLACES, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"))
+"""What the shell may say of another launcher; the members' place is for their own environment to say."""
+
 _DRAIN_S = 0.5
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -126,7 +130,7 @@ class _Agent:
     def _start(self, member: Member) -> None:
         process = subprocess.Popen(
             list(member.argv),
-            env={**os.environ, **member.environment},
+            env={name: value for name, value in os.environ.items() if name not in _OUTER_LAUNCHER} | dict(member.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -178,6 +178,13 @@ def test_second_ctrl_c_ends_stopped_processes_of_every_session(attempt):
     assert not any(is_running(int(pid)) for pid in attempt.rank_log(0).read_text().split())
 
 
+def test_what_the_shell_says_of_another_launcher_is_not_inherited(attempt, monkeypatch):
+    for name, value in {"RANK": "7", "WORLD_SIZE": "8", "LOCAL_RANK": "7", "OMPI_COMM_WORLD_SIZE": "8", "OTHER": "kept"}.items():
+        monkeypatch.setenv(name, value)
+    run(attempt, "print(*(os.environ.get(n) for n in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE', 'OTHER')))", 1)
+    assert attempt.rank_log(0).read_text() == "0 None None None kept\n"
+
+
 def test_processes_of_the_caller_are_not_touched(attempt):
     before = subprocess.Popen(["sleep", "60"])
     run(attempt, "pass", 1)

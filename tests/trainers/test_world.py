@@ -16,9 +16,7 @@ from trainers.world import World, read_world
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "2 processes were started"),
     ],
 )
-def test_half_a_launcher_is_refused_by_the_name_of_its_variable(
-    variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_a_launcher_is_refused_by_the_name_of_its_variable(variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
