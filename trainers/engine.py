@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Precision
 from launch.config.strategy import Strategy
-from trainers.world import World
+from trainers.world import OTHER_WORLDS, World
 
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -64,6 +64,9 @@ class Engine:
         device = choose_device(strategy)
         if precision == "fp16" and device == "cpu":
             raise ConfigError(Problem("fp16 needs a GPU (loss scaling)", key="train.precision", allowed="fp32, bf16", fix="train.precision=bf16"))
+        if world.world_size == 1:
+            for name in ("LOCAL_RANK", *OTHER_WORLDS):  # any of them makes Accelerate open a process group for one
+                os.environ.pop(name, None)
         self.world, self.precision = world, precision
         self.accelerator = Accelerator(
             cpu=device == "cpu",

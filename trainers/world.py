@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, Problem
 
-_OTHER_WORLDS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+OTHER_WORLDS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 """Process counts of launchers that do not set WORLD_SIZE: more than one there means models that nobody keeps in step."""
 
 
@@ -33,7 +33,7 @@ def read_world() -> World:
             does not say how the processes find each other.
     """
     if "WORLD_SIZE" not in os.environ:
-        for name in _OTHER_WORLDS:
+        for name in OTHER_WORLDS:
             if os.environ.get(name, "1") not in ("", "1"):
                 what = f"{os.environ[name]} processes were started ({name}), but WORLD_SIZE is not set: each would train a model of its own"
                 raise ConfigError(Problem(what, fix="fullrank run, torchrun or accelerate launch; under srun one launcher a node"))

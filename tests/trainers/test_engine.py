@@ -40,6 +40,12 @@ def test_a_strategy_for_other_processes_than_were_started_is_refused() -> None:
         Engine(World(), told, "fp32")
 
 
+def test_one_process_needs_no_group_whatever_the_shell_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert Engine(World(), None, "fp32").accelerator.num_processes == 1
+
+
 def test_fp16_on_a_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         Engine(World(), strategy(use_cpu=True), "fp16")
