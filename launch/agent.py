@@ -276,4 +276,5 @@ def _child_setup(agent: int, ignore: bool) -> Callable[[], None]:
 
 
 def _say(text: str) -> None:
-    print(f"fullrank: {text}", file=sys.stderr, flush=True)
+    over_the_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{over_the_bar}fullrank: {text}", file=sys.stderr, flush=True)

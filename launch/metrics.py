@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from launch.config.experiment import Evaluate
+
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Returns every whole record, oldest first; a torn last line is passed over."""
@@ -22,6 +24,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def result_records(path: Path, options: Evaluate) -> dict[str, dict[str, Any]]:
+    """Returns {split: the record of the weights that are the result}: the best validation record, unless the last weights are kept."""
+    results = last_records(path)
+    judged = [record for record in read_records(path) if record.get("split") == "validation" and options.metric in record]
+    if judged and options.test == "best":
+        choose = max if options.mode == "max" else min  # the first of equals, as in training
+        results["validation"] = choose(judged, key=lambda record: float(record[options.metric]))
+    return results
 
 
 def last_records(path: Path) -> dict[str, dict[str, Any]]:

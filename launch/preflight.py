@@ -48,7 +48,7 @@ def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     if missing:
         problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix="pip install 'fullrank[train]'"))
     if plan.launcher == "deepspeed" and "deepspeed" not in probe.versions:
-        problems.append(Problem("deepspeed is not installed", key="--launcher", fix="pip install 'fullrank[deepspeed]'"))
+        problems.append(Problem("deepspeed is not installed", key="--launcher", fix="pip install deepspeed"))
     if plan.experiment.tracking.wandb.mode in ("online", "offline") and "wandb" not in probe.versions:
         problems.append(
             plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled")

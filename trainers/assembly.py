@@ -13,7 +13,7 @@ from torch import nn
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
-from launch.config.run_dir import Attempt, RunDir
+from launch.config.run_dir import Attempt, RunDir, update_status
 from launch.config.strategy import load_strategy
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
@@ -56,6 +56,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     """Loads data and model, restores the newest checkpoint, and opens the trackers. Every rank must call this."""
     experiment, engine, arithmetic = joined.experiment, joined.engine, joined.arithmetic
     world, values = engine.world, dump_experiment(experiment)
+    console = Console(world.is_main)
+    console.say("loading data and model")
     crash.phase = "loading data"
     task = build_task(experiment)
     num_samples = task.num_samples["train"]
@@ -72,11 +74,14 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
-    console = Console(world.is_main)
+    if world.is_main:
+        update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
     console.say(describe(engine, engine.unwrap(model), arithmetic, num_steps))
     for note in task.notes:
         console.say(note)
-    console.say(f"run directory {run.path}" + (f", resuming from {newest.name}" if newest else ""))
+    if engine.precision == "bf16" and engine.device.type == "cpu":
+        console.say("warning: bf16 on a CPU without AMX is about 3 times slower than fp32")
+    console.say(f"resuming from {newest.name}" if newest else f"run directory {run.path}")
 
     facts = {"world_size": world.world_size, "precision": engine.precision, "attempt": attempt.number, "optimizer_steps": num_steps}
     return Training(

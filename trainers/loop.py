@@ -176,7 +176,7 @@ def log_step(training: Training, result: StepResult) -> None:
     }
     if computed:
         record |= {"tokens_per_second": real / seconds, "real_token_share": real / computed}
-    write_record(training, "train", record)
+    write_record(training, "train", progress.step, record)
     training.throughput = Throughput(started=now)
 
 
@@ -184,7 +184,7 @@ def evaluate_now(training: Training, split: str = "validation") -> bool:
     """Evaluates the validation split, moves what depends on it, and returns whether it is the best so far. Every rank must call this."""
     if split not in training.task.num_samples:
         return False
-    evaluation = judge(training, split)
+    evaluation = judge(training, split, training.progress.step)
     options, progress = training.experiment.evaluate, training.progress
     value = evaluation.metrics[options.metric]
     if training.experiment.schedule.name == "plateau":
@@ -198,22 +198,27 @@ def evaluate_now(training: Training, split: str = "validation") -> bool:
     progress.evaluations_without_gain = 0 if gained else progress.evaluations_without_gain + 1
     if is_best:
         progress.best, progress.best_step = value, progress.step
+    if is_best or options.test == "last":
+        keep_evaluation(training, evaluation, progress.step)
     return is_best
 
 
-def judge(training: Training, split: str) -> Evaluation:
-    """Evaluates a split and records what came out. Every rank must call this."""
+def judge(training: Training, split: str, step: int) -> Evaluation:
+    """Evaluates a split with the weights of `step` and records what came out. Every rank must call this."""
     evaluation = training.evaluator.evaluate(training.model, split)
     set_training_mode(training.model)
-    if training.engine.world.is_main:
-        write_evaluation(training.run, training.progress.step, evaluation, training.task.label_names)
-    write_record(training, split, evaluation.metrics | {"num_samples": evaluation.num_samples, "seconds": evaluation.seconds})
+    write_record(training, split, step, evaluation.metrics | {"num_samples": evaluation.num_samples, "seconds": evaluation.seconds})
     return evaluation
 
 
-def write_record(training: Training, split: str, values: dict[str, Any]) -> None:
+def keep_evaluation(training: Training, evaluation: Evaluation, step: int) -> None:
+    """Writes what an evaluation of the weights that will be the result gave beyond its metrics."""
+    if training.engine.world.is_main:
+        write_evaluation(training.run, step, evaluation, training.task.label_names)
+
+
+def write_record(training: Training, split: str, step: int, values: dict[str, Any]) -> None:
     """Hands one record to the trackers and shows it."""
-    step = training.progress.step
     record = {"step": step, "epoch": round(step / training.steps_per_epoch, 4), "split": split, **values, "time": time.time()}
     training.trackers.log(record)
     training.console.show(record)
@@ -239,14 +244,15 @@ def finish(training: Training) -> None:
     training.checkpoints.wait()
     training.engine.barrier()
     training.console.stop()
+    tested_step = progress.step
     if experiment.evaluate.test == "best" and progress.best_step not in (None, progress.step):
-        load_best(training)
+        tested_step = load_best(training)
     if "test" in training.task.num_samples:
-        judge(training, "test")
+        keep_evaluation(training, judge(training, "test", tested_step), tested_step)
 
 
-def load_best(training: Training) -> None:
-    """Replaces the weights by those of the best checkpoint, after verifying it. Every rank must call this."""
+def load_best(training: Training) -> int:
+    """Replaces the weights by those of the best checkpoint, after verifying it; returns the step they are of. Every rank must call this."""
     engine, progress, console = training.engine, training.progress, training.console
     assert progress.best_step is not None
     best = engine.from_main(training.checkpoints.find_step(progress.best_step) if engine.world.is_main else None)
@@ -254,6 +260,7 @@ def load_best(training: Training) -> None:
         console.say(
             f"warning: the best checkpoint, of step {progress.best_step}, is damaged or gone: the last weights (step {progress.step}) are the result"
         )
-        return
+        return progress.step
     console.say(f"best {training.experiment.evaluate.metric} {progress.best:.4g} at step {progress.best_step}: its weights are the result")
     training.checkpoints.load_weights(best, training.model)
+    return progress.best_step

@@ -14,6 +14,9 @@ from launch.config.errors import ConfigError, Problem
 if TYPE_CHECKING:
     import filelock
 
+QUIET_WAIT_S = 10.0
+"""Ranks of one run wait for each other's preparation all the time; only a longer wait is worth a line."""
+
 
 def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]) -> Path:
     """Returns `folder`, made by exactly one of the processes that ask for it at the same time; the others wait.
@@ -46,7 +49,7 @@ def _acquired(lock: filelock.BaseFileLock, folder: Path) -> filelock.AcquireRetu
     import filelock
 
     try:
-        return lock.acquire(timeout=0)
+        return lock.acquire(timeout=QUIET_WAIT_S)
     except filelock.Timeout:
         print(f"waiting for another process that makes {folder}", file=sys.stderr)
         return lock.acquire()

@@ -59,10 +59,11 @@ def write_report(run: RunDir) -> Path:
 
 def _title(run: RunDir, experiment: Experiment) -> str:
     plan = _last_plan(run)
-    precision = plan.get("precision") or experiment.train.precision or "fp32"
+    status = read_json(run.status) or {}
+    precision = plan.get("precision") or status.get("precision") or experiment.train.precision or "unknown precision"
     how = f"{plan['strategy']} strategy, " if plan.get("strategy") else ""
-    size = plan.get("world_size") or (read_json(run.status) or {}).get("world_size")
-    where = f"{how}{_plural(size, 'process', 'processes')} on {plan.get('device', 'cpu').upper()}" if size else "an unknown number of processes"
+    size, device = plan.get("world_size") or status.get("world_size"), plan.get("device") or status.get("device") or "unknown device"
+    where = f"{how}{_plural(size, 'process', 'processes')} on {device.upper()}" if size else "an unknown number of processes"
     return (
         f"# {experiment.name}\n\n"
         f"`{_display(experiment.model.source)}` trained for {experiment.task.kind.replace('_', ' ')} on `{_display(experiment.data.source)}`, "
@@ -195,7 +196,7 @@ def _configuration(run: RunDir, experiment: Experiment) -> str:
 
 
 def _state_sentence(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    step = max((record["step"] for record in records), default=0)
+    step = status.get("step") or max((record["step"] for record in records), default=0)
     state, cause, total = status.get("state", "unknown"), status.get("cause"), status.get("total_steps")
     of = f" of {total:,}" if total and total > step else ""
     took = status["ended"] - status["started"] if status.get("ended") and status.get("started") else None

@@ -212,7 +212,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    over_the_bar = "\r\x1b[K" if os.environ.get("FULLRANK_TERMINAL_WIDTH") else ""
+    print(over_the_bar + line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

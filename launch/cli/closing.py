@@ -9,10 +9,11 @@ from typing import Any
 
 from launch.backends.local import Ended
 from launch.config.errors import EXIT_CONFIG
+from launch.config.experiment import Experiment
 from launch.config.run_dir import RunDir
 from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
-from launch.metrics import last_records
+from launch.metrics import result_records
 
 _RANK_ON_TERMINAL = 0
 
@@ -29,7 +30,7 @@ def print_closing(ended: Ended, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(closing_facts(ended), indent=2))
     elif ended.state == "completed":
-        print("\n".join(completed_lines(run, ended.plan.experiment.task.kind)))
+        print("\n".join(completed_lines(run, ended.plan.experiment)))
     elif not ended.was_told and outcome.exit_code != EXIT_CONFIG and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
         print(f"{ended.state}; go on with: fullrank resume {_short(run.path)}", file=sys.stderr)
 
@@ -42,23 +43,23 @@ def closing_facts(ended: Ended) -> dict[str, Any]:
         "attempt": ended.plan.attempt.number,
         "state": ended.state,
         "exit_code": ended.outcome.exit_code,
-        "metrics": last_records(ended.plan.run.metrics),
+        "metrics": result_records(ended.plan.run.metrics, ended.plan.experiment.evaluate),
         "failure": failure.as_dict() if failure else None,
     }
 
 
-def completed_lines(run: RunDir, task: str) -> list[str]:
+def completed_lines(run: RunDir, experiment: Experiment) -> list[str]:
     """Returns the final scores, where everything is, and three lines of Python that use the model."""
     lines = []
-    for split, record in last_records(run.metrics).items():
+    for split, record in result_records(run.metrics, experiment.evaluate).items():
         if split != "train":
             scores = "  ".join(
                 f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float) and name not in ("time", "seconds", "epoch")
             )
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
-    if run.model.exists() and task in TASK_USAGE:
-        lines += ["", *(line.format(model=_short(run.model)) for line in TASK_USAGE[task])]
+    if run.model.exists():
+        lines += ["", *(line.format(model=_short(run.model)) for line in TASK_USAGE[experiment.task.kind])]
     return lines
 
 

@@ -14,7 +14,7 @@ def plan_headline(plan: LaunchPlan) -> str:
     processes = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
     device = "CPU" if plan.device == "cpu" else "GPU"
     steps = f"{plan.optimizer_steps} optimizer steps" if plan.optimizer_steps is not None else str(plan.experiment.train.duration)
-    return f"{plan.experiment.name}: {processes} on the {device}, {plan.precision}, {steps} of {plan.batches.global_batch_size} samples"
+    return f"{plan.experiment.name}: {processes} on the {device}, {plan.precision}, {steps} in batches of {plan.batches.global_batch_size}"
 
 
 def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:

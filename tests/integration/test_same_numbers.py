@@ -73,7 +73,7 @@ def test_losses_and_gradient_norms_do_not_depend_on_processes_or_accumulation(
 
 
 def test_clipping_fires_in_the_sgd_runs(one_process: dict[tuple[str, ...], list[dict[str, float]]]) -> None:
-    assert all(record["gradient_norm"] > 0.05 for record in one_process[SGD][:20] if record["split"] == "train")
+    assert sum(record["gradient_norm"] > 0.05 for record in one_process[SGD] if record["split"] == "train") > 40
 
 
 @pytest.fixture(scope="module")

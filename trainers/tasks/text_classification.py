@@ -82,14 +82,16 @@ class TextClassificationTask:
     def build_metrics(self) -> MetricCollection:
         # Imported at the first evaluation: 0.7 s that no start has to wait for (measured warm, after transformers).
         from torchmetrics import MetricCollection
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score, MulticlassMatthewsCorrCoef
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+        from trainers.tasks.matthews import Matthews
 
         num_classes = len(self.label_names)
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(num_classes, average="micro"),
                 "f1": MulticlassF1Score(num_classes, average="macro"),
-                "matthews": MulticlassMatthewsCorrCoef(num_classes),
+                "matthews": Matthews(num_classes),
                 "confusion_matrix": MulticlassConfusionMatrix(num_classes),
             }
         )

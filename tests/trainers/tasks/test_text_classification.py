@@ -274,3 +274,13 @@ def test_prepared_tokens_are_readable_by_the_datasets_library(values: dict[str, 
     table = datasets.Dataset.from_file(str(prepared_dir(loaded) / "train.arrow"))
     assert (table.num_rows, table.column_names) == (30, ["input_ids", "label"])
     assert table[7]["input_ids"] == task.dataset("train")[0, 7]["input_ids"].tolist()
+
+
+def test_a_classifier_that_knows_one_class_has_no_correlation() -> None:
+    from trainers.tasks.matthews import Matthews
+
+    coefficient = Matthews(2)
+    coefficient.update(torch.zeros(64, dtype=torch.int64), torch.tensor([0] * 63 + [1]))
+    assert float(coefficient.compute()) == 0.0
+    coefficient.update(torch.tensor([1, 1, 0]), torch.tensor([1, 1, 1]))
+    assert float(coefficient.compute()) == pytest.approx(0.6961, abs=1e-4)
