@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +65,24 @@ def test_a_damaged_line_is_passed_over_with_its_place(tmp_path: Path, capsys: py
     metrics.close()
 
 
-@pytest.fixture
+@contextmanager
 def nearly_full_disk() -> Iterator[None]:
+    """No file of this process can grow past 150 bytes; around single calls only, for pytest's own output may be a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("nearly_full_disk")
 def test_a_full_disk_leaves_whole_lines_and_warns_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "_warned", set())
     opened = Trackers(MetricsFile(tmp_path / "metrics.jsonl"), {})
-    for step in (1, 2, 3):
-        opened.log(train_record(step))
-    opened.close()
+    with nearly_full_disk():
+        for step in (1, 2, 3):
+            opened.log(train_record(step))
+        opened.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == [train_record(1)]
     assert (tmp_path / "metrics.jsonl").read_text().endswith("}\n")
     assert capsys.readouterr().err.count("warning: metrics.jsonl: OSError") == 1
