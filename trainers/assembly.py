@@ -144,5 +144,5 @@ def describe(engine: Engine, module: nn.Module, arithmetic: BatchArithmetic, num
     total = sum(p.numel() for p in module.parameters())
     strategy = "1 process" if world.world_size == 1 else f"DDP over {world.world_size} processes"
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {world.world_size} x {arithmetic.gradient_accumulation_steps}"
-    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.2f} of {total / 1e6:.1f} M parameters"
+    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
     return f"{strategy} on {engine.device.type}, {engine.precision}, {size}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"

@@ -91,11 +91,6 @@ def has_validation(experiment: Experiment) -> bool:
     return experiment.data.splits.validation is not None or experiment.data.validation_fraction is not None
 
 
-def has_test(experiment: Experiment) -> bool:
-    """Returns whether there is a test split, named or cut from train."""
-    return experiment.data.splits.test is not None or experiment.data.test_fraction is not None
-
-
 def checkpoint_interval(experiment: Experiment) -> Duration | None:
     """Returns how often a checkpoint is written: as set, or at each evaluation."""
     return experiment.checkpoint.every or experiment.evaluate.every
