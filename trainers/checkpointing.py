@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import random
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +20,13 @@ from torch import nn
 
 from launch.config import experiment as config
 from launch.config.errors import FullrankError, Problem, StateError
-from launch.config.run_dir import RunDir, read_json
+from launch.config.run_dir import RunDir
 from trainers.engine import Engine
+from trainers.manifest import FORMAT, find_newest, is_complete, is_usable, prune, publish
 from trainers.tasks import Task
 
-FORMAT = 1
+STATE, TENSORS = "trainer_state.json", "training_state.pt"
 _FULL_BYTES = 1 << 20
-MANIFEST, STATE, TENSORS = "manifest.json", "trainer_state.json", "training_state.pt"
 
 
 @dataclass
@@ -67,7 +65,7 @@ class Checkpoints:
             return
         self.wait()
         path = self._run.checkpoints / f"checkpoint-{progress.step}"
-        if _is_complete(path):
+        if is_complete(path):
             return
         module = self._engine.unwrap(model)
         scaler = self._engine.accelerator.scaler
@@ -110,15 +108,12 @@ class Checkpoints:
 
     def find_newest(self) -> Path | None:
         """Returns the newest checkpoint whose manifest holds; damaged ones are set aside with a warning. Rank 0 only."""
-        for path in sorted_checkpoints(self._run)[::-1]:
-            if self._is_usable(path):
-                return path
-        return None
+        return find_newest(self._run)
 
     def find_step(self, step: int) -> Path | None:
         """Returns the checkpoint of a step if it is there and whole; a damaged one is set aside with a warning. Rank 0 only."""
         path = self._run.checkpoints / f"checkpoint-{step}"
-        return path if _is_complete(path) and self._is_usable(path) else None
+        return path if is_complete(path) and is_usable(path) else None
 
     def restore(self, path: Path, model: nn.Module, optimizer: Any, schedule: Any) -> Progress:
         """Puts everything back and returns where training was. Every rank must call this, as the last thing before training.
@@ -149,17 +144,6 @@ class Checkpoints:
 
         load_model(self._engine.unwrap(model), path / "model.safetensors")
 
-    def _is_usable(self, path: Path) -> bool:
-        """Returns whether a checkpoint is whole; renames one that is not, so that it neither counts nor stands in the way of a new one."""
-        damage = find_damage(path)
-        if damage is None:
-            return True
-        aside = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        print(f"warning: {path.name} is passed over and renamed to {aside.name}: {damage}", file=sys.stderr)
-        return False
-
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any]) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -169,7 +153,7 @@ class Checkpoints:
             torch.save(tensors, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
-            self._prune(state["best_step"])
+            prune(self._run, self._options.keep, state["best_step"] if self._options.keep_best else None)
             self._failures_in_a_row = 0
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
             is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
@@ -177,52 +161,6 @@ class Checkpoints:
             known = error if isinstance(error, OSError) else OSError(str(error))
             self._failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if is_full else known
             self._failures_in_a_row += 1
-
-    def _prune(self, best_step: int | None) -> None:
-        kept = sorted_checkpoints(self._run)[-self._options.keep :]
-        for path in sorted_checkpoints(self._run):
-            is_best = self._options.keep_best and path.name == f"checkpoint-{best_step}"
-            if path not in kept and not is_best:
-                (path / MANIFEST).unlink(missing_ok=True)  # from here on it is incomplete, whatever happens
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def sorted_checkpoints(run: RunDir) -> list[Path]:
-    """Returns the complete checkpoints of a run, oldest first."""
-    found = [path for path in run.checkpoints.glob("checkpoint-*") if _is_complete(path)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def publish(temporary: Path, path: Path, facts: Mapping[str, Any]) -> None:
-    """Flushes a folder to disk, lists its files in a manifest, and renames it into place."""
-    files = {}
-    for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-        files[str(file.relative_to(temporary))] = {"size": file.stat().st_size, "sha256": _digest(file)}
-        _flush(file)
-    manifest = {"format": FORMAT, **facts, "time": time.time(), "files": files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    _flush(temporary / MANIFEST)
-    _flush(temporary)
-    if path.exists():  # an incomplete one: a complete one is never written again
-        shutil.rmtree(path)
-    temporary.rename(path)
-    _flush(path.parent)
-
-
-def find_damage(path: Path) -> str | None:
-    """Returns what is wrong with a checkpoint, or None if every file is as its manifest says."""
-    manifest = read_json(path / MANIFEST)
-    if manifest is None or "files" not in manifest:
-        return "it has no readable manifest.json"
-    for name, facts in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != facts["size"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {facts['size']}"
-        if _digest(file) != facts["sha256"]:
-            return f"{name} has changed since it was written"
-    return None
 
 
 MAY_CHANGE = (
@@ -266,10 +204,6 @@ def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], pa
         raise StateError(*problems)
 
 
-def _is_complete(path: Path) -> bool:
-    return (path / MANIFEST).is_file()
-
-
 def _copied(value: Any, copies: dict[tuple[int, torch.Size], torch.Tensor] | None = None) -> Any:
     """Returns a deep copy in host memory; tensors that share memory (tied weights) share it in the copy too."""
     copies = {} if copies is None else copies
@@ -300,16 +234,3 @@ def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> Non
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ from torch import nn
 from launch.config.errors import FullrankError, StateError
 from launch.config.experiment import Checkpoint
 from launch.config.run_dir import RunDir
-from trainers.checkpointing import Checkpoints, Progress, changed_keys, find_damage, sorted_checkpoints
+from trainers.checkpointing import Checkpoints, Progress, changed_keys
 from trainers.engine import Engine
+from trainers.manifest import find_damage, sorted_checkpoints
 from trainers.world import World
 
 EXPERIMENT = {"seed": 1, "data": {"source": "a", "num_workers": 2}, "train": {"global_batch_size": 8, "duration": "1 epoch"}}
