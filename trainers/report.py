@@ -13,9 +13,9 @@ from typing import Any
 from launch.config.errors import FullrankError, StateError
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import flatten, load_experiment
+from launch.config.metrics import NOT_METRICS, read_metrics
 from launch.config.run_dir import Attempt, RunDir, read_json, write_atomic
 from launch.config.tasks import TASK_USAGE
-from trainers.trackers import NOT_METRICS, read_metrics
 
 _SPLITS = ("validation", "test")
 

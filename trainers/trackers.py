@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, ConfigError, FullrankError, Problem
-from launch.config.experiment import Experiment, dump_experiment
-from launch.config.run_dir import RunDir, write_atomic
-
-NOT_METRICS = ("step", "epoch", "split", "time")
-"""Keys of a record that say what it is about; every other key is a metric of its split."""
-
-WANDB_FINISH_S = 30.0
-"""How long the end of training waits for W&B; what is missing then can be sent with `wandb sync`."""
-
-WANDB_FAILED_FINISH_S = 5.0
-"""The same where a rank has failed: the others are stuck until it leaves."""
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, FullrankError
+from launch.config.experiment import Experiment
+from launch.config.run_dir import RunDir
+from trainers.metrics_file import MetricsFile
+from trainers.tensorboard_files import TensorBoard
+from trainers.wandb_process import WandbProcess
 
 Record = Mapping[str, Any]
 P = ParamSpec("P")
@@ -45,24 +32,28 @@ class Trackers:
     """All the places that a record goes to; what goes wrong in one warns once and never stops training.
 
     As a context manager it closes with exit code 1 if an exception passes through, else with `exit_code` (0 unless it was set).
+
+    Args:
+        marks: what every record carries: the attempt.
     """
 
-    def __init__(self, metrics: MetricsFile | None, others: Mapping[str, Tracker]) -> None:
+    def __init__(self, metrics: MetricsFile | None, others: Mapping[str, Tracker], marks: Record | None = None) -> None:
         self.metrics = metrics
         self.exit_code = EXIT_DONE
         self._others = dict(others)
+        self._marks = dict(marks or {})
         self._closed = False
 
     def log(self, record: Record) -> None:
         """Writes a record with `step` and `split`; one that metrics.jsonl already has is dropped everywhere."""
-        stamped = {"time": time.time(), **record}
+        stamped = {"time": time.time(), **self._marks, **record}
         if self.metrics is None or not _guarded("metrics.jsonl", self.metrics.append, stamped):
             return
         for name, tracker in self._others.items():
             _guarded(name, tracker.log, stamped)
 
     def close(self, exit_code: int | None = None) -> None:
-        """Ends every tracker; returns within WANDB_FINISH_S seconds. A second call does nothing."""
+        """Ends every tracker; returns within trainers.wandb_process.FINISH_S seconds. A second call does nothing."""
         if self._closed or self.metrics is None:
             return
         self._closed = True
@@ -92,152 +83,16 @@ def open_trackers(run: RunDir, experiment: Experiment, facts: Mapping[str, Any])
         ConfigError: TensorBoard is asked for and not installed.
     """
     others: dict[str, Tracker] = {}
-    if experiment.tracking.tensorboard:
-        others["TensorBoard"] = TensorBoard(run.tensorboard)
+    board = TensorBoard(run.tensorboard) if experiment.tracking.tensorboard else None
     metrics = MetricsFile(run.metrics)
+    if board:
+        _guarded("TensorBoard", board.catch_up, metrics.records)
+        others["TensorBoard"] = board
     if experiment.tracking.wandb.mode != "disabled":
         process = _guarded("W&B", WandbProcess, run, experiment, facts)
         if process:
             others["W&B"] = process
-    return Trackers(metrics, others)
-
-
-class MetricsFile:
-    """metrics.jsonl: one JSON object a line, each (step, split) once, in the order of training.
-
-    A line is on disk for other processes when `append` returns. A last line torn by a kill is dropped on opening.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        records = _drop_torn_line(path)
-        self.last_step: dict[str, int] = {}
-        for record in records:
-            self.last_step[record["split"]] = max(record["step"], self.last_step.get(record["split"], -1))
-        self._file = path.open("ab", buffering=0)
-
-    def append(self, record: Record) -> bool:
-        """Writes the record unless the file has its step already; returns whether it was new."""
-        if record["step"] <= self.last_step.get(record["split"], -1):
-            return False
-        line, start = json.dumps(record, default=float).encode() + b"\n", self._file.seek(0, os.SEEK_END)
-        written = self._file.write(line)
-        if written != len(line):
-            self._file.truncate(start)  # a full disk must not leave half a line before the next whole one
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self.last_step[record["split"]] = record["step"]
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole records of a metrics.jsonl; none if there is no file. A damaged line is passed over with a warning."""
-    records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.is_file() else [], start=1):
-        try:
-            record = json.loads(line)
-            record["split"], record["step"] + 0  # what every reader counts on
-        except (ValueError, TypeError, LookupError):
-            print(f"warning: {path}:{number}: the line is damaged and passed over", file=sys.stderr)
-        else:
-            records.append(record)
-    return records
-
-
-class TensorBoard:
-    """TensorBoard files in <run>/tensorboard, one chart a metric with the splits side by side."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            problem = Problem(
-                "TensorBoard is not installed", key="tracking.tensorboard", fix="pip install 'fullrank[tensorboard]', or tracking.tensorboard=false"
-            )
-            raise ConfigError(problem) from error
-        self._writer = SummaryWriter(folder)
-
-    def log(self, record: Record) -> None:
-        for key, value in record.items():
-            if key not in NOT_METRICS:
-                self._writer.add_scalar(f"{key}/{record['split']}", value, record["step"], walltime=record["time"])
-
-    def close(self, exit_code: int) -> None:
-        self._writer.close()
-
-
-class WandbProcess:
-    """W&B in a process of its own (trainers.wandb_follower), which reads metrics.jsonl.
-
-    So its start-up, its network and its crashes cannot hold training up, and no lock of its threads is copied into data workers.
-    It runs in its own session with the stop signals blocked: a stop is the rank's to decide, and the records of the last step still go out.
-    """
-
-    def __init__(self, run: RunDir, experiment: Experiment, facts: Mapping[str, Any]) -> None:
-        run.wandb.mkdir(exist_ok=True)
-        self._folder = run.wandb
-        root = Path(__file__).resolve().parent.parent
-        with _stop_signals_blocked():
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainers.wandb_follower"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "FULLRANK_OUTLIVES": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))},
-                start_new_session=True,
-            )
-        wandb = experiment.tracking.wandb
-        order = {
-            "run_dir": str(run.path),
-            "name": experiment.name,
-            "mode": wandb.mode,
-            "project": wandb.project or "fullrank",
-            "entity": wandb.entity,
-            "tags": wandb.tags,
-            "best": {"metric": f"validation/{experiment.evaluate.metric}", "mode": experiment.evaluate.mode},
-            "config": {**dump_experiment(experiment), "fullrank": dict(facts)},
-            "pid": os.getpid(),
-        }
-        self._send(json.dumps(order, default=str))
-
-    def log(self, record: Record) -> None:
-        """Nothing to do: the process reads metrics.jsonl itself."""
-
-    def close(self, exit_code: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it gave up, and has said so
-            self._send(str(exit_code))
-        patience_s = WANDB_FAILED_FINISH_S if exit_code == EXIT_FAILED else WANDB_FINISH_S
-        try:
-            self._process.communicate(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            print(f"warning: W&B did not finish in {patience_s:g} s; its files are in {self._folder}", file=sys.stderr)
-
-    def _send(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
-
-
-@contextlib.contextmanager
-def _stop_signals_blocked() -> Iterator[None]:
-    """A process started inside inherits the block; this thread gets what was waiting afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _drop_torn_line(path: Path) -> list[dict[str, Any]]:
-    if path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            write_atomic(path, whole)
-    return read_metrics(path)
+    return Trackers(metrics, others, {key: facts[key] for key in ("attempt",) if key in facts})
 
 
 _warned: set[str] = set()

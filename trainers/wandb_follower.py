@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launch.config.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.metrics import NOT_METRICS
 from launch.config.run_dir import RunDir, write_atomic
-from trainers.trackers import NOT_METRICS
 from trainers.wandb_files import read_rows, run_files
 
 Mode = Literal["online", "offline"]

@@ -10,10 +10,10 @@ from typing import Any
 from launch.backends.local import Ended
 from launch.config.errors import EXIT_CONFIG
 from launch.config.experiment import Experiment
+from launch.config.metrics import read_metrics, result_records
 from launch.config.run_dir import RunDir
 from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
-from launch.metrics import result_records
 
 _RANK_ON_TERMINAL = 0
 
@@ -43,7 +43,7 @@ def closing_facts(ended: Ended) -> dict[str, Any]:
         "attempt": ended.plan.attempt.number,
         "state": ended.state,
         "exit_code": ended.outcome.exit_code,
-        "metrics": result_records(ended.plan.run.metrics, ended.plan.experiment.evaluate),
+        "metrics": result_records(read_metrics(ended.plan.run.metrics), ended.plan.experiment.evaluate),
         "failure": failure.as_dict() if failure else None,
     }
 
@@ -51,7 +51,7 @@ def closing_facts(ended: Ended) -> dict[str, Any]:
 def completed_lines(run: RunDir, experiment: Experiment) -> list[str]:
     """Returns the final scores, where everything is, and three lines of Python that use the model."""
     lines = []
-    for split, record in result_records(run.metrics, experiment.evaluate).items():
+    for split, record in result_records(read_metrics(run.metrics), experiment.evaluate).items():
         if split != "train":
             scores = "  ".join(
                 f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float) and name not in ("time", "seconds", "epoch")

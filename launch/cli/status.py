@@ -11,7 +11,7 @@ import typer
 
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
 from launch.cli.show import table
-from launch.metrics import last_records
+from launch.config.metrics import last_records, read_metrics
 from launch.runs import RunState, list_runs, read_run
 
 
@@ -46,7 +46,7 @@ def one_run(state: RunState) -> list[str]:
     rows.append(("where", f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"))
     if found.get("message"):
         rows.append(("message", str(found["message"]).splitlines()[0]))
-    for split, record in last_records(state.run.metrics).items():
+    for split, record in last_records(read_metrics(state.run.metrics)).items():
         numbers = {name: value for name, value in record.items() if isinstance(value, float) and name not in ("time", "epoch", "seconds")}
         rows.append((split, f"step {record.get('step')}  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())))
     if state.state in ("stopped", "failed", "lost", "cancelled"):
@@ -55,7 +55,7 @@ def one_run(state: RunState) -> list[str]:
 
 
 def _facts(state: RunState) -> dict[str, Any]:
-    return state.as_dict() | {"metrics": last_records(state.run.metrics)}
+    return state.as_dict() | {"metrics": last_records(read_metrics(state.run.metrics))}
 
 
 def _row(state: RunState) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from launch.config.experiment import Experiment, dump_experiment
+from launch.config.metrics import NOT_METRICS, read_metrics
 from launch.config.run_dir import RunDir
-from trainers.trackers import NOT_METRICS, Trackers, open_trackers, read_metrics
+from trainers.trackers import Trackers, open_trackers
 from trainers.wandb_files import read_records, read_rows, run_files
 
 pytestmark = pytest.mark.integration

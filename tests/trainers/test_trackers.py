@@ -15,9 +15,11 @@ import pytest
 
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
+from launch.config.metrics import read_metrics
 from launch.config.run_dir import RunDir
 from trainers import trackers
-from trainers.trackers import SILENT, MetricsFile, Trackers, open_trackers, read_metrics
+from trainers.metrics_file import MetricsFile
+from trainers.trackers import SILENT, Trackers, open_trackers
 from trainers.wandb_follower import choose_mode
 
 

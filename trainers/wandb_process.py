@@ -1,0 +1,86 @@
+"""Starts W&B in a process of its own, which a training neither waits for nor falls with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.config.errors import EXIT_FAILED
+from launch.config.experiment import Experiment, dump_experiment
+from launch.config.run_dir import RunDir
+
+FINISH_S = 30.0
+"""How long the end of training waits for W&B; what is missing then is sent by `fullrank sync`."""
+
+FAILED_FINISH_S = 5.0
+"""The same where a rank has failed: the others are stuck until it leaves."""
+
+
+class WandbProcess:
+    """W&B in a process of its own (trainers.wandb_follower), which reads metrics.jsonl.
+
+    So its start-up, its network and its crashes cannot hold training up, and no lock of its threads is copied into data workers.
+    It runs in its own session with the stop signals blocked: a stop is the rank's to decide, and the records of the last step still go out.
+    """
+
+    def __init__(self, run: RunDir, experiment: Experiment, facts: Mapping[str, Any]) -> None:
+        run.wandb.mkdir(exist_ok=True)
+        self._folder = run.wandb
+        root = Path(__file__).resolve().parent.parent
+        with _stop_signals_blocked():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "trainers.wandb_follower"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "FULLRANK_OUTLIVES": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))},
+                start_new_session=True,
+            )
+        wandb = experiment.tracking.wandb
+        order = {
+            "run_dir": str(run.path),
+            "name": experiment.name,
+            "mode": wandb.mode,
+            "project": wandb.project or "fullrank",
+            "entity": wandb.entity,
+            "tags": wandb.tags,
+            "best": {"metric": f"validation/{experiment.evaluate.metric}", "mode": experiment.evaluate.mode},
+            "config": {**dump_experiment(experiment), "fullrank": dict(facts)},
+            "pid": os.getpid(),
+        }
+        self._send(json.dumps(order, default=str))
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Nothing to do: the process reads metrics.jsonl itself."""
+
+    def close(self, exit_code: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it gave up, and has said so
+            self._send(str(exit_code))
+        patience_s = FAILED_FINISH_S if exit_code == EXIT_FAILED else FINISH_S
+        try:
+            self._process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            print(f"warning: W&B did not finish in {patience_s:g} s; its files are in {self._folder}", file=sys.stderr)
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """A process started inside inherits the block; this thread gets what was waiting afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
