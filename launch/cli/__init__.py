@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -41,8 +41,16 @@ class Verbs(TyperGroup):
 app = typer.Typer(cls=Verbs, name="fullrank", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"fullrank {version('fullrank')}")
+        raise typer.Exit
+
+
 @app.callback()
-def fullrank() -> None:
+def fullrank(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False) -> None:
     """One training script, from a laptop to a cluster."""
 
 

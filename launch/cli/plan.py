@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
+import typer
+
 from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
 from launch.cli.planning import make_plan
 from launch.cli.show import plan_text
-from launch.config.errors import FullrankError
+from launch.config.errors import EXIT_DONE, FullrankError
 from launch.plan import LaunchPlan
 from launch.preflight import preflight
 from launch.probe import Probe
@@ -27,11 +29,11 @@ def plan(
     as_json: Json = False,
 ) -> None:
     launch_plan, probe = make_plan(experiment, overrides or [], strategy, nodes, processes_per_node, launcher, run_dir, run_root)
-    print_plan(launch_plan, probe, as_json)
+    raise typer.Exit(print_plan(launch_plan, probe, as_json))
 
 
-def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> None:
-    """Prints a plan to stdout; what would keep it from starting goes to stderr and is no error of a plan."""
+def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> int:
+    """Prints a plan to stdout, and what would keep it from starting to stderr; returns the exit code of the check, 0 if it would start."""
     files = render_files(launch_plan, probe)
     if as_json:
         print(json.dumps(describe_plan(launch_plan) | {"files": files}, indent=2, ensure_ascii=False))
@@ -42,3 +44,5 @@ def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> None:
     except FullrankError as error:
         for problem in error.problems:
             print(f"would not start: {problem}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_DONE

@@ -41,7 +41,7 @@ def resume(
     )
     preflight(plan, probe)
     if dry_run:
-        return print_plan(plan, probe, as_json)
+        raise typer.Exit(print_plan(plan, probe, as_json))
     print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}", file=sys.stderr)
     ended = BACKENDS["local"].resume(plan, probe)
     print_closing(ended, as_json)

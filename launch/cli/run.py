@@ -31,7 +31,7 @@ def run(
     plan, probe = make_plan(experiment, overrides or (), strategy, nodes, processes_per_node, launcher, run_dir, run_root)
     preflight(plan, probe)
     if dry_run:
-        return print_plan(plan, probe, as_json)
+        raise typer.Exit(print_plan(plan, probe, as_json))
     print(f"{plan_headline(plan)}\n{plan.run.path}", file=sys.stderr)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 
 
@@ -36,8 +37,17 @@ def test_plan_for_a_person_shows_origins_arithmetic_command_and_files(fullrank, 
     assert "    attempts/0001/command.sh\n" in out
 
 
-def test_plan_of_what_would_not_start_says_so_and_still_plans(fullrank, experiment_file, monkeypatch):
+def test_plan_of_what_would_not_start_still_plans_says_why_and_ends_with_the_code_of_the_check(fullrank, experiment_file, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     answer = fullrank("plan", experiment_file, "--strategy", "single_gpu")
-    assert answer.code == 0
+    assert answer.code == 2
+    assert answer.out.startswith("tiny: ")
     assert "would not start: " in answer.err
+
+
+def test_plan_that_the_machine_keeps_from_starting_ends_with_the_code_of_the_machine(fullrank, experiment_file):
+    assert fullrank("plan", experiment_file, "--strategy", "cpu", "--nodes", "2").code == 3
+
+
+def test_the_version_is_the_installed_one(fullrank):
+    assert fullrank("--version").out == f"fullrank {importlib.metadata.version('fullrank')}\n"
