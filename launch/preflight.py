@@ -7,9 +7,11 @@ from collections.abc import Callable
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
 from launch.plan import LaunchPlan
-from launch.probe import Probe
+from launch.plan_experiment import ExperimentPlan
+from launch.probe import ExperimentProbe, Probe
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
+ExperimentCheck = Callable[[ExperimentPlan, ExperimentProbe], list[Problem]]
 
 _SMALLEST_FREE_BYTES = 1 << 30
 """Room for the checkpoints and the model of a small network; a real estimate needs the model's size."""
@@ -23,6 +25,9 @@ def preflight(plan: LaunchPlan, probe: Probe) -> None:
     """
     inputs = [problem for check in INPUT_CHECKS.values() for problem in check(plan, probe)]
     machine = [problem for check in MACHINE_CHECKS.values() for problem in check(plan, probe)]
+    if isinstance(plan, ExperimentPlan) and isinstance(probe, ExperimentProbe):
+        inputs += [problem for check in EXPERIMENT_INPUT_CHECKS.values() for problem in check(plan, probe)]
+        machine += [problem for check in EXPERIMENT_MACHINE_CHECKS.values() for problem in check(plan, probe)]
     if inputs:
         raise ConfigError(*inputs, *machine)
     if machine:
@@ -42,13 +47,11 @@ def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     ]
 
 
-def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+def check_packages(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     missing = [name for name in ("torch", "transformers", "accelerate", "datasets") if name not in probe.versions]
     problems = []
     if missing:
         problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix="pip install 'fullrank[train]'"))
-    if plan.launcher == "deepspeed" and "deepspeed" not in probe.versions:
-        problems.append(Problem("deepspeed is not installed", key="--launcher", fix="pip install deepspeed"))
     if plan.experiment.tracking.wandb.mode in ("online", "offline") and "wandb" not in probe.versions:
         problems.append(
             plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled")
@@ -56,11 +59,18 @@ def check_packages(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return problems
 
 
-def check_paths(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+def check_launcher(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    package = {"accelerate": "accelerate", "torchrun": "torch", "deepspeed": "deepspeed"}.get(plan.launcher)
+    if package is None or package in probe.versions:
+        return []
+    return [Problem(f"{package} is not installed in {probe.machine.python}", key="--launcher", fix=f"pip install {package}, or --launcher direct")]
+
+
+def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
 
 
-def check_hub_cache(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if not probe.is_offline:
         return []
     named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
@@ -107,23 +117,30 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return []
 
 
-def check_wandb(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if plan.experiment.tracking.wandb.mode != "online" or probe.is_wandb_logged_in:
         return []
     return [plan.loaded.problem("tracking.wandb.mode", "online, but W&B has no login here", fix="wandb login, or tracking.wandb.mode=auto")]
 
 
 INPUT_CHECKS: dict[str, Check] = {
-    "paths": check_paths,
-    "hub_cache": check_hub_cache,
     "devices": check_devices,
     "run_dir": check_run_dir,
 }
 """What the person asked for cannot be done: exit code 2."""
 
+EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
+    "paths": check_paths,
+    "hub_cache": check_hub_cache,
+}
+
 MACHINE_CHECKS: dict[str, Check] = {
     "nodes": check_nodes,
+    "launcher": check_launcher,
+}
+"""This machine lacks something that the plan needs: exit code 3."""
+
+EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "packages": check_packages,
     "wandb": check_wandb,
 }
-"""This machine lacks something that the plan needs: exit code 3."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.experiment import Experiment
-from launch.config.sources import HubName, LocalPath, Source, parse_source
+from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
@@ -77,10 +77,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Probe:
-    """All answers for one experiment.
+    """The answers that any launch needs.
 
     Args:
         versions: distribution -> version, of those that are installed.
+    """
+
+    machine: Machine
+    code: Code
+    versions: dict[str, str]
+    place: Place
+
+
+@dataclass(frozen=True)
+class ExperimentProbe(Probe):
+    """All answers for one experiment.
+
+    Args:
         model, data: what the two sources name.
         missing_paths: keys of the experiment whose local path is not there, with that path.
         is_offline: whether the hub is switched off (HF_HUB_OFFLINE).
@@ -88,31 +101,33 @@ class Probe:
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
     """
 
-    machine: Machine
-    code: Code
-    versions: dict[str, str]
     model: Source
     data: Source
     samples: SampleCount
-    place: Place
     missing_paths: dict[str, Path]
     is_offline: bool
     hub_cached: frozenset[str]
     is_wandb_logged_in: bool
 
 
-def probe(experiment: Experiment, run_path: Path) -> Probe:
-    """Returns what plan and preflight need to know of the world."""
-    model = parse_source(experiment.model.source, "model.source")
+def probe(run_path: Path, code: Path) -> Probe:
+    """Returns what any plan needs to know of the world.
+
+    Args:
+        code: the folder whose git repository is the run's code.
+    """
+    return Probe(machine=probe_machine(), code=probe_code(code), versions=probe_versions(), place=probe_place(run_path))
+
+
+def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
+    """Returns what plan and preflight of an experiment need to know of the world."""
+    model = parse_model(experiment.model)
     data = parse_source(experiment.data.source, "data.source")
-    return Probe(
-        machine=probe_machine(),
-        code=probe_code(Path.cwd()),
-        versions=probe_versions(),
+    return ExperimentProbe(
+        **vars(probe(run_path, Path.cwd())),
         model=model,
         data=data,
         samples=count_train_samples(experiment, data),
-        place=probe_place(run_path),
         missing_paths=_missing_paths(experiment, model, data),
         is_offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
         hub_cached=frozenset(

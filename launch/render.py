@@ -10,6 +10,7 @@ import yaml
 
 from launch.config.experiment import dump_experiment
 from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.probe import Probe
 
 MODULE = "trainers.train"
@@ -18,10 +19,15 @@ _MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 def render_files(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
     """Returns {path below the run directory: text} of the run's own files and the attempt's."""
+    own = {}
+    if isinstance(plan, ExperimentPlan):
+        own = {
+            "experiment.yaml": plan.loaded.text,
+            "overrides.txt": "".join(f"{override}\n" for override in plan.loaded.overrides),
+            "resolved.yaml": render_resolved(plan),
+        }
     return {
-        "experiment.yaml": plan.loaded.text,
-        "overrides.txt": "".join(f"{override}\n" for override in plan.loaded.overrides),
-        "resolved.yaml": render_resolved(plan),
+        **own,
         **{str((plan.attempt.path / name).relative_to(plan.run.path)): text for name, text in render_attempt(plan, probe).items()},
     }
 
@@ -36,9 +42,9 @@ def render_attempt(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
     }
 
 
-def render_resolved(plan: LaunchPlan) -> str:
+def render_resolved(plan: ExperimentPlan) -> str:
     """Returns the experiment with every default, as an experiment file."""
-    header = f"# {plan.experiment.name}: every value, defaults included. It is an experiment again:  fullrank run resolved.yaml\n"
+    header = f"# {plan.name}: every value, defaults included. It is an experiment again:  fullrank run resolved.yaml\n"
     return header + yaml.safe_dump(dump_experiment(plan.experiment), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -69,7 +75,7 @@ def render_command(plan: LaunchPlan) -> str:
     """Returns a bash script that trains the same again, in a new run directory, without fullrank."""
     head = [
         "#!/usr/bin/env bash",
-        f"# {plan.experiment.name}: the same training again, in a new run directory, without fullrank ({_processes(plan)}).",
+        f"# {plan.name}: the same training again, in a new run directory, without fullrank ({_processes(plan)}).",
         "# Arguments go on to the training:  bash command.sh optimizer.lr=3e-5",
         "set -euo pipefail",
         *(f"export {name}={shlex.quote(value)}" for name, value in launch_environment(plan).items()),
@@ -157,8 +163,17 @@ def rank_environment(plan: LaunchPlan, rank: int) -> dict[str, str]:
 
 def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
     """Returns the plan as plain JSON values; plan.json and `plan --json` share it."""
+    own: dict[str, Any] = {}
+    if isinstance(plan, ExperimentPlan):
+        own = {
+            "global_batch_size": plan.batches.global_batch_size,
+            "micro_batch_size": plan.batches.micro_batch_size,
+            "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
+            "optimizer_steps": plan.optimizer_steps,
+            "optimizer_steps_reason": plan.optimizer_steps_reason,
+        }
     return {
-        "experiment": plan.experiment.name,
+        "experiment": plan.name,
         "run": str(plan.run.path),
         "attempt": plan.attempt.number,
         "strategy": plan.strategy.name,
@@ -170,11 +185,7 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
         "nodes": plan.nodes,
         "processes_per_node": plan.processes_per_node,
         "world_size": plan.world_size,
-        "global_batch_size": plan.batches.global_batch_size,
-        "micro_batch_size": plan.batches.micro_batch_size,
-        "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
-        "optimizer_steps": plan.optimizer_steps,
-        "optimizer_steps_reason": plan.optimizer_steps_reason,
+        **own,
         "threads_per_rank": plan.num_threads,
         "port": plan.port,
         "command": launch_argv(plan),

@@ -14,6 +14,7 @@ from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_
 from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, lock_run, read_json, update_status, write_atomic, writing
 from launch.failures import Failure
 from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files
 from launch.runs import check_resumable
@@ -46,7 +47,7 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
     """
     plan = _with_free_port(plan)
     files = render_files(plan, probe)
-    run = create_run_dir(plan.run.path.parent, plan.experiment.name, plan.run.path)
+    run = create_run_dir(plan.run.path.parent, plan.name, plan.run.path)
     with ExitStack() as held:
         with writing(run):
             held.enter_context(os.fdopen(lock_run(run)))
@@ -106,7 +107,7 @@ def _write_start(plan: LaunchPlan) -> None:
     mine = {"pid": os.getpid(), "start": process_start(os.getpid()), "attempt": plan.attempt.number}
     update_status(
         plan.run,
-        experiment=plan.experiment.name,
+        experiment=plan.name,
         state="running",
         cause=None,
         attempt=plan.attempt.number,
@@ -116,7 +117,7 @@ def _write_start(plan: LaunchPlan) -> None:
         pid=os.getpid(),
         agent=mine,
         world_size=plan.world_size,
-        total_steps=plan.optimizer_steps,
+        total_steps=plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None,
         started=time.time(),
         ended=None,
     )

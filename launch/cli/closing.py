@@ -14,6 +14,7 @@ from launch.config.metrics import read_metrics, result_records
 from launch.config.run_dir import RunDir
 from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
+from launch.plan_experiment import ExperimentPlan
 
 _RANK_ON_TERMINAL = 0
 
@@ -30,20 +31,21 @@ def print_closing(ended: Ended, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(closing_facts(ended), indent=2))
     elif ended.state == "completed":
-        print("\n".join(completed_lines(run, ended.plan.experiment)))
+        if isinstance(ended.plan, ExperimentPlan):
+            print("\n".join(completed_lines(run, ended.plan.experiment)))
     elif not ended.was_told and outcome.exit_code != EXIT_CONFIG and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
         print(f"{ended.state}; go on with: fullrank resume {_short(run.path)}", file=sys.stderr)
 
 
 def closing_facts(ended: Ended) -> dict[str, Any]:
     """Returns the same for programs."""
-    failure = ended.outcome.failure
+    failure, plan = ended.outcome.failure, ended.plan
     return {
         "run": str(ended.plan.run.path),
         "attempt": ended.plan.attempt.number,
         "state": ended.state,
         "exit_code": ended.outcome.exit_code,
-        "metrics": result_records(read_metrics(ended.plan.run.metrics), ended.plan.experiment.evaluate),
+        "metrics": result_records(read_metrics(plan.run.metrics), plan.experiment.evaluate) if isinstance(plan, ExperimentPlan) else {},
         "failure": failure.as_dict() if failure else None,
     }
 

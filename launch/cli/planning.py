@@ -10,8 +10,9 @@ from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.load import load_experiment
 from launch.config.run_dir import new_run_id
 from launch.config.strategy import load_strategy
-from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options, plan_launch
-from launch.probe import Probe, probe
+from launch.plan import LAUNCHERS, Launcher, Options
+from launch.plan_experiment import ExperimentPlan, plan_experiment
+from launch.probe import ExperimentProbe, probe_experiment
 
 
 def make_plan(
@@ -24,7 +25,7 @@ def make_plan(
     run_dir: Path | None = None,
     run_root: Path | None = None,
     attempt: int = 1,
-) -> tuple[LaunchPlan, Probe]:
+) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan behind a command line, and what the machine answered; writes nothing.
 
     Raises:
@@ -33,8 +34,8 @@ def make_plan(
     loaded = load_experiment(experiment, overrides)
     run_path = (run_dir or (run_root or default_run_root()) / loaded.experiment.name / new_run_id()).expanduser().absolute()
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher))
-    answers = probe(loaded.experiment, run_path)
-    return plan_launch(loaded, load_strategy(strategy), answers, options), answers
+    answers = probe_experiment(loaded.experiment, run_path)
+    return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
 
 
 def _parse_launcher(name: str) -> Launcher:

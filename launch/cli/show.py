@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.render import launch_argv, launch_environment
 
 
@@ -13,22 +14,23 @@ def plan_headline(plan: LaunchPlan) -> str:
     """Returns one line: what is trained, where, and with how many processes."""
     processes = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
     device = "CPU" if plan.device == "cpu" else "GPU"
+    head = f"{plan.name}: {processes} on the {device}, {plan.precision}"
+    if not isinstance(plan, ExperimentPlan):
+        return head
     steps = f"{plan.optimizer_steps} optimizer steps" if plan.optimizer_steps is not None else str(plan.experiment.train.duration)
-    return f"{plan.experiment.name}: {processes} on the {device}, {plan.precision}, {steps} in batches of {plan.batches.global_batch_size}"
+    return f"{head}, {steps} in batches of {plan.batches.global_batch_size}"
 
 
 def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
     """Returns the whole plan: what was set and where, the arithmetic, the command, the files."""
-    batches = plan.batches
-    processes = f"{batches.world_size} process{'es' if batches.world_size > 1 else ''}"
-    product = f"{batches.micro_batch_size} a process x {processes} x {batches.gradient_accumulation_steps} accumulated"
-    steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch_environment(plan).items())
     sections = [
         plan_headline(plan),
-        _section(f"set in {plan.loaded.path}", _values(plan, ("experiment", "override", "environment"))),
+        _section(
+            "set" + (f" in {plan.loaded.path}" if isinstance(plan, ExperimentPlan) else ""), _values(plan, ("experiment", "override", "environment"))
+        ),
         _section("derived", _values(plan, ("derived", "strategy"))),
-        _section("batch", [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]),
+        _section("batch", _batch_lines(plan) if isinstance(plan, ExperimentPlan) else []),
         _section("command", [variables, shlex.join(launch_argv(plan))]),
         _section("files", [f"{plan.run.path}/", *(f"  {name}" for name in sorted(files))]),
         _section("warnings", list(plan.warnings)),
@@ -42,9 +44,17 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def _batch_lines(plan: ExperimentPlan) -> list[str]:
+    batches = plan.batches
+    processes = f"{batches.world_size} process{'es' if batches.world_size > 1 else ''}"
+    product = f"{batches.micro_batch_size} a process x {processes} x {batches.gradient_accumulation_steps} accumulated"
+    steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
+    return [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]
+
+
 def _values(plan: LaunchPlan, kinds: tuple[str, ...]) -> list[str]:
     """Returns key, value and origin of the values from these kinds of places; the experiment's own file is named once, above."""
-    own_line = f"experiment: {plan.loaded.path}:"
+    own_line = f"experiment: {plan.loaded.path}:" if isinstance(plan, ExperimentPlan) else "\n"
     rows = [(key, _shown(value.value), str(value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds]
     return table([(key, value, origin.replace(own_line, "line ")) for key, value, origin in rows])
 

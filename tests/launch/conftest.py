@@ -12,8 +12,9 @@ import pytest
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.sources import HubName
 from launch.config.strategy import AUTO, Strategy
-from launch.plan import LaunchPlan, Options, plan_launch
-from launch.probe import Code, Machine, Place, Probe
+from launch.plan import Options
+from launch.plan_experiment import ExperimentPlan, plan_experiment
+from launch.probe import Code, ExperimentProbe, Machine, Place
 from launch.samples import SampleCount
 
 EXPERIMENT = """\
@@ -58,9 +59,9 @@ def load(experiment_file: Path) -> Callable[..., LoadedExperiment]:
 
 
 @pytest.fixture
-def make_probe() -> Callable[..., Probe]:
-    def make(num_gpus: int = 0, num_samples: int | None = 100, num_threads: int | None = None, **changes: Any) -> Probe:
-        known = Probe(
+def make_probe() -> Callable[..., ExperimentProbe]:
+    def make(num_gpus: int = 0, num_samples: int | None = 100, num_threads: int | None = None, **changes: Any) -> ExperimentProbe:
+        known = ExperimentProbe(
             machine=replace(MACHINE, num_gpus=num_gpus, num_threads=num_threads),
             code=Code(commit="0123456789abcdef", root=Path("/code"), is_dirty=True),
             versions={"torch": "2.15.0", "transformers": "5.23.0", "accelerate": "1.15.0", "datasets": "5.0.0", "wandb": "0.31.0"},
@@ -79,8 +80,8 @@ def make_probe() -> Callable[..., Probe]:
 
 
 @pytest.fixture
-def make_plan(load: Callable[..., LoadedExperiment], make_probe: Callable[..., Probe]) -> Callable[..., LaunchPlan]:
-    def make(*overrides: str, strategy: Strategy = AUTO, probe: Probe | None = None, **options: Any) -> LaunchPlan:
-        return plan_launch(load(*overrides), strategy, probe or make_probe(), Options(RUN_PATH, **options))
+def make_plan(load: Callable[..., LoadedExperiment], make_probe: Callable[..., ExperimentProbe]) -> Callable[..., ExperimentPlan]:
+    def make(*overrides: str, strategy: Strategy = AUTO, probe: ExperimentProbe | None = None, **options: Any) -> ExperimentPlan:
+        return plan_experiment(load(*overrides), strategy, probe or make_probe(), Options(RUN_PATH, **options))
 
     return make

@@ -50,7 +50,7 @@ def test_missing_training_packages_name_the_extra(make_plan, make_probe):
 
 
 def test_deepspeed_launcher_needs_deepspeed(make_plan, make_probe):
-    assert problems(make_plan, make_probe, launcher="deepspeed") == (PreflightError, ["deepspeed is not installed"])
+    assert problems(make_plan, make_probe, launcher="deepspeed") == (PreflightError, ["deepspeed is not installed in /env/bin/python"])
 
 
 def test_missing_local_path_names_where_it_was_set(make_plan, make_probe):
@@ -95,8 +95,8 @@ def test_all_problems_come_at_once_and_what_was_asked_decides_the_kind(make_plan
     assert found == (
         ConfigError,
         [
-            "there is no /d",
             "the strategy single_gpu is for GPUs, and node1 has none",
+            "there is no /d",
             "torch, transformers, accelerate, datasets not installed in /env/bin/python",
         ],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.load import load_experiment
-from launch.probe import count_gpus, derive_port, free_port, probe, probe_code, probe_place, process_start, read_diff, read_untracked
+from launch.probe import count_gpus, derive_port, free_port, probe_code, probe_experiment, probe_place, process_start, read_diff, read_untracked
 
 
 def git(folder: Path, *words: str) -> None:
@@ -87,7 +87,7 @@ def test_offline_and_hub_cache_are_read_from_the_environment(experiment_file, tm
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     (tmp_path / "hf/hub/models--owner--model/snapshots/abc").mkdir(parents=True)
-    answers = probe(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
+    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
     assert answers.is_offline
     assert answers.hub_cached == {"model.source"}
 
@@ -96,7 +96,7 @@ def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.tsv").write_text("")
     overrides = [f"data.source={tmp_path}/data", "data.splits.train=train.tsv", "data.splits.validation=dev.tsv", f"model.source={tmp_path}/model"]
-    answers = probe(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run")
+    answers = probe_experiment(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run")
     assert answers.missing_paths == {"model.source": tmp_path / "model", "data.splits.validation": tmp_path / "data" / "dev.tsv"}
 
 
@@ -104,6 +104,6 @@ def test_wandb_login_is_a_key_in_the_environment_or_in_netrc(experiment_file, tm
     experiment = load_experiment(str(experiment_file)).experiment
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not probe(experiment, tmp_path).is_wandb_logged_in
+    assert not probe_experiment(experiment, tmp_path).is_wandb_logged_in
     (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
-    assert probe(experiment, tmp_path).is_wandb_logged_in
+    assert probe_experiment(experiment, tmp_path).is_wandb_logged_in

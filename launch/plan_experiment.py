@@ -1,0 +1,102 @@
+"""What an experiment adds to a launch: (experiment, strategy, probe, options) -> ExperimentPlan; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Experiment, dump_experiment
+from launch.config.load import LoadedExperiment, Origin, flatten
+from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
+from launch.config.sources import LocalPath
+from launch.config.strategy import Strategy
+from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
+from launch.probe import ExperimentProbe
+
+
+@dataclass(frozen=True)
+class ExperimentPlan(LaunchPlan):
+    """The launch of an experiment.
+
+    Args:
+        experiment: resolved, with local sources as absolute paths.
+        optimizer_steps: of the whole training; None where `optimizer_steps_reason` says why.
+    """
+
+    loaded: LoadedExperiment
+    experiment: Experiment
+    batches: BatchArithmetic
+    optimizer_steps: int | None
+    optimizer_steps_reason: str | None
+
+
+def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe, options: Options) -> ExperimentPlan:
+    """Returns the plan of one attempt.
+
+    Raises:
+        ConfigError: the experiment, the strategy and the counts do not fit together.
+    """
+    experiment = _with_absolute_sources(resolve(loaded), probe)
+    asked = loaded.experiment.train.precision
+    launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
+    batches = _batches(loaded, launch.world_size)
+    steps, steps_reason = _optimizer_steps(experiment, probe, batches)
+    values = {key: Value(value, loaded.origins.get(key, Origin("default"))) for key, value in flatten(dump_experiment(experiment)).items()}
+    derived = {("train.precision" if key == "precision" else key): value for key, value in launch.values.items()} | {
+        "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches)),
+        "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
+        "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
+    }
+    warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe))
+    return ExperimentPlan(
+        **(vars(launch) | {"warnings": warnings, "values": values | derived}),
+        loaded=loaded,
+        experiment=experiment,
+        batches=batches,
+        optimizer_steps=steps,
+        optimizer_steps_reason=steps_reason,
+    )
+
+
+def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Experiment:
+    """A run directory's files must mean the same from any directory."""
+    model = experiment.model.model_copy(update={"source": str(probe.model.path)}) if isinstance(probe.model, LocalPath) else experiment.model
+    data = experiment.data.model_copy(update={"source": str(probe.data.path)}) if isinstance(probe.data, LocalPath) else experiment.data
+    return experiment.model_copy(update={"model": model, "data": data})
+
+
+def _batches(loaded: LoadedExperiment, world_size: int) -> BatchArithmetic:
+    """The arithmetic, its problems placed where the numbers were set."""
+    train = loaded.experiment.train
+    try:
+        return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size)
+    except ConfigError as error:
+        raise ConfigError(*(loaded.problem(p.key or "", p.what, p.allowed, p.fix) for p in error.problems)) from error
+
+
+def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: BatchArithmetic) -> tuple[int | None, str | None]:
+    duration, samples = experiment.train.duration, probe.samples
+    if duration.unit == "steps":
+        return int(duration.amount), None
+    if samples.num_samples is None:
+        return None, samples.reason
+    if samples.num_samples == 0:
+        raise ConfigError(Problem("the train split is empty", experiment.data.source, "data.splits.train"))
+    return total_steps(duration, samples.num_samples, batches.global_batch_size), None
+
+
+def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic) -> Origin:
+    if loaded.experiment.train.micro_batch_size is not None:
+        return loaded.origins["train.micro_batch_size"]
+    return Origin("derived", f"{batches.global_batch_size} samples / {batches.world_size} process{'es' if batches.world_size > 1 else ''}")
+
+
+def _warnings(experiment: Experiment, processes: int, probe: ExperimentProbe) -> list[str]:
+    machine, warnings = probe.machine, []
+    num_samples, batch = probe.samples.num_samples, experiment.train.global_batch_size
+    if num_samples is not None and batch > num_samples:
+        warnings.append(f"a global batch of {batch}, but {num_samples} samples to train on: each epoch is one step of {num_samples}")
+    num_workers, fitting = experiment.data.num_workers * processes, max(1, machine.num_cores // processes)
+    if num_workers > 2 * machine.num_cores:
+        warnings.append(f"{num_workers} data workers on {machine.num_cores} cores: data.num_workers={fitting} may be faster")
+    return warnings
