@@ -35,7 +35,7 @@ def count_train_samples(experiment: Experiment, source: Source) -> SampleCount:
     if kind not in ("csv", "tsv", "jsonl") or not path.is_file():
         return SampleCount(None, "the data has not been prepared yet")
     drops = {
-        "task.label_threshold leaves rows out": experiment.task.label_threshold is not None,
+        "task.label_threshold leaves rows out": getattr(experiment.task, "label_threshold", None) is not None,
         "data.on_bad_row=skip may leave rows out": data.on_bad_row == "skip",
         "a share of the train split is cut for another one": bool(data.validation_fraction or data.test_fraction),
     }

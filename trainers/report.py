@@ -66,7 +66,8 @@ def _title(run: RunDir, experiment: Experiment) -> str:
     where = f"{how}{_plural(size, 'process', 'processes')} on {device.upper()}" if size else "an unknown number of processes"
     return (
         f"# {experiment.name}\n\n"
-        f"`{_display(experiment.model.source)}` trained for {experiment.task.kind.replace('_', ' ')} on `{_display(experiment.data.source)}`, "
+        f"`{_display(experiment.model.source or experiment.model.class_ or '')}` trained for {experiment.task.kind.replace('_', ' ')} "
+        f"on `{_display(experiment.data.source)}`, "
         f"{experiment.train.duration} in batches of {experiment.train.global_batch_size}; {where}, {precision}. "
         f"Run `{run.run_id}`."
     )
@@ -184,7 +185,7 @@ def _configuration(run: RunDir, experiment: Experiment) -> str:
         "train": {"duration": "1 epoch", "global_batch_size": 1},
         "optimizer": {"lr": 1.0},
     }
-    task = {key: value for key, value in dump_experiment(experiment)["task"].items() if key in ("kind", "text", "label")}
+    task = {key: value for key, value in dump_experiment(experiment)["task"].items() if key in ("kind", "text", "label", "file")}
     defaults = flatten(dump_experiment(Experiment.model_validate({**required, "task": task})))
     always = {"model.source", "data.source", "train.duration", "train.global_batch_size", "optimizer.lr", "task.kind", "task.text", "task.label"}
     derived = {"name", "tracking.wandb.project", "evaluate.mode"}

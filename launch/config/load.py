@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from launch.config.errors import ConfigError, Problem, suggest
-from launch.config.experiment import NAME_IN_WORDS, Experiment
+from launch.config.experiment import NAME_IN_WORDS, NAME_PATTERN, Experiment
 from launch.config.sections import Section
 from launch.config.yaml_files import Document, KeyPath, dotted, load_yaml, parse_scalar, shown
 
@@ -144,11 +144,12 @@ def _typed(text: str, info: FieldInfo | None) -> Any:
 
 
 def _field_at(model: type[BaseModel], key: KeyPath) -> FieldInfo | None:
+    """Returns the field behind a key; behind a key of the task, that of the first kind that has it."""
     info: FieldInfo | None = None
-    current: type[BaseModel] | None = model
+    models: list[type[BaseModel]] = [model]
     for part in key:
-        info = _fields(current).get(str(part)) if current else None
-        current = _model_of(info) if info else None
+        info = next((fields[str(part)] for one in models if str(part) in (fields := _fields(one))), None)
+        models = _models_of(info) if info else []
     return info
 
 
@@ -156,80 +157,88 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
-def _model_of(info: FieldInfo) -> type[BaseModel] | None:
-    for kind in get_args(info.annotation) or (info.annotation,):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
+def _models_of(info: FieldInfo) -> list[type[BaseModel]]:
+    """Returns the blocks of keys that may stand in a field; several only where a discriminator chooses."""
+    return [kind for kind in get_args(info.annotation) or (info.annotation,) if isinstance(kind, type) and issubclass(kind, Section)]
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, sources: Mapping[KeyPath, str]) -> Problem:
     """Returns pydantic's error in our form: place, key, value, what is allowed."""
-    key = _existing(detail["loc"], model)
+    key, parent = _located(detail["loc"], model)
+    info = _fields(parent).get(str(key[-1])) if parent and key else None
     where = _source_of(key, sources)
     where = shown(where, 200) if where else document.where(key)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        parent = _model_at(model, key[:-1])
         names = sorted(_fields(parent)) if parent else []
         near = suggest(str(key[-1]), names)
         return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, dotted(key), allowed=", ".join(names) or None)
     if kind == "missing":
         return Problem(
-            "the key is missing", document.where(key[:-1]) if not _source_of(key, sources) else where, dotted(key), allowed=_description(model, key)
-        )
-    if kind == "literal_error":
-        near = suggest(str(detail["input"]), re.findall(r"'([^']*)'", str(context.get("expected"))))
-        return Problem(
-            f"{detail['input']!r} is not possible" + (f"; did you mean {near!r}?" if near else ""),
-            where,
+            "the key is missing",
+            document.where(key[:-1]) if not _source_of(key, sources) else where,
             dotted(key),
-            allowed=str(context.get("expected")),
+            allowed=info.description if info else None,
         )
+    if kind == "union_tag_not_found":
+        kinds = [get_args(one.model_fields["kind"].annotation)[0] for one in _models_of(info)] if info else []
+        return Problem("the key is missing", where, f"{dotted(key)}.kind", allowed=", ".join(map(repr, kinds)))
+    if kind == "union_tag_invalid":
+        place = where if _source_of(key, sources) else document.where((*key, "kind"))
+        return _not_possible(context.get("tag"), str(context.get("expected_tags")), place, f"{dotted(key)}.kind")
+    if kind == "literal_error":
+        return _not_possible(detail["input"], str(context.get("expected")), where, dotted(key))
     if kind == "string_pattern_mismatch":
-        return Problem(f"{shown(detail['input'])} is not possible", where, dotted(key), allowed=NAME_IN_WORDS)
+        return Problem(f"{shown(detail['input'])} is not possible", where, dotted(key), allowed=_form(info))
     if kind == "value_error":
         return Problem(str(context.get("error", detail["msg"])), where, dotted(key))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(f"{detail['input']!r} stands where a block of keys is expected", where, dotted(key), allowed=_description(model, key))
+        what = f"{detail['input']!r} stands where a block of keys is expected"
+        return Problem(what, where, dotted(key), allowed=info.description if info else None)
     return Problem(
         f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}",
         where,
         dotted(key),
-        allowed=_bounds(model, key) or _description(model, key),
+        allowed=_bounds(parent, key) or (info.description if info else None),
     )
 
 
-def _existing(location: tuple[str | int, ...], model: type[BaseModel]) -> KeyPath:
-    """Returns pydantic's location without the steps that name a branch of a union."""
+def _not_possible(value: object, expected: str, where: str | None, key: str) -> Problem:
+    near = suggest(str(value), re.findall(r"'([^']*)'", expected))
+    return Problem(f"{value!r} is not possible" + (f"; did you mean {near!r}?" if near else ""), where, key, allowed=expected)
+
+
+def _located(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[KeyPath, type[BaseModel] | None]:
+    """Returns pydantic's location without the steps that name a branch of a union, and the block of keys that its last key stands in."""
     key: KeyPath = ()
+    parent: type[BaseModel] | None = None
     current: type[BaseModel] | None = model
+    branches: list[type[BaseModel]] = []
     for index, part in enumerate(location):
+        if branches:  # this step is the tag that chooses one of them
+            current, branches = next(one for one in branches if part in get_args(one.model_fields["kind"].annotation)), []
+            continue
         if current is None:
             if isinstance(part, int):
                 key = (*key, part)
             continue
-        key = (*key, part)
+        key, parent = (*key, part), current
         info = _fields(current).get(str(part))
-        current = _model_of(info) if info else None
+        models = _models_of(info) if info else []
+        current, branches = (models[0] if len(models) == 1 else None), (models if len(models) > 1 else [])
         if info is None and index + 1 < len(location):
             break
-    return key
+    return key, parent
 
 
-def _model_at(model: type[BaseModel], key: KeyPath) -> type[BaseModel] | None:
-    info = _field_at(model, key) if key else None
-    return model if not key else (_model_of(info) if info else None)
+def _form(info: FieldInfo | None) -> str | None:
+    """Returns what a text must look like: a name in words, or the field's description."""
+    is_name = info is not None and any(getattr(rule, "pattern", None) == NAME_PATTERN for rule in info.metadata)
+    return NAME_IN_WORDS if is_name or info is None else info.description
 
 
-def _description(model: type[BaseModel], key: KeyPath) -> str | None:
-    info = _field_at(model, key)
-    return info.description if info else None
-
-
-def _bounds(model: type[BaseModel], key: KeyPath) -> str | None:
+def _bounds(parent: type[BaseModel] | None, key: KeyPath) -> str | None:
     """Returns what a number must be, in words; None if the field is no number or has no bounds."""
-    parent = _model_at(model, key[:-1])
     field = parent.model_json_schema()["properties"].get(key[-1], {}) if parent else {}
     for kind in field.get("anyOf", [field]):
         words = [f"{word} {kind[bound]}" for bound, word in _BOUNDS.items() if bound in kind]

@@ -9,7 +9,8 @@ from typing import Any
 
 from launch.config.experiment import Experiment
 from launch.config.run_dir import read_json
-from launch.config.sources import HubName, LocalPath, Source, cache_root, parse_source
+from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache_root, parse_model, parse_source
+from launch.config.tasks import ImageClassification
 
 FORMAT_VERSION = 1
 """Raised whenever prepared files of an older fullrank would be read wrongly."""
@@ -24,7 +25,7 @@ _LAYOUT_ONLY = frozenset({"num_workers"})
 def prepared_dir(experiment: Experiment) -> Path:
     """Returns the folder of the prepared data; another one as soon as anything that determines its bytes changes.
 
-    That is the data section, the task's options, the model's name (its tokenizer), the size and time of local files, and the
+    That is the data section, the task's options, the model's name (its tokenizer, for texts), the size and time of local files, and the
     seed where a split is cut at random. Data on the hub counts by name: what changes there is noticed only under another name.
 
     Raises:
@@ -47,7 +48,7 @@ def _key(experiment: Experiment) -> str:
         "task": experiment.task.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude=set(_LAYOUT_ONLY)),
         "data_files": _identity(parse_source(data.source, "data.source"), [data.splits.train, data.splits.validation, data.splits.test]),
-        "model": _identity(parse_source(experiment.model.source, "model.source"), []),
+        "model": _identity(parse_model(experiment.model), []) if not isinstance(experiment.task, ImageClassification) else None,
         "seed": experiment.seed if is_cut else None,
     }
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
@@ -57,8 +58,9 @@ def _identity(source: Source, names: list[str | None]) -> list[Any]:
     """Returns what tells this source from another: its name, or path, size and time of the files that are read."""
     if isinstance(source, HubName):
         return ["hub", source.name, source.configuration]
-    if not isinstance(source, LocalPath):
+    if isinstance(source, PackageFile):
         return ["pypi", source.sha256, source.path]
+    assert isinstance(source, LocalPath), source
     path = source.path
     if path.is_file():
         return ["local", str(path), _stamp(path)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from launch.config.durations import Duration
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Evaluate, Experiment
 from launch.config.load import LoadedExperiment
-from launch.config.tasks import TASK_METRICS
+from launch.config.tasks import TASK_METRICS, ImageClassification, OwnTask, TextClassification
 
 LARGEST_DEFAULT_MICRO_BATCH = 64
 """Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
@@ -77,7 +78,7 @@ def resolve(loaded: LoadedExperiment) -> Experiment:
         ConfigError: with every broken rule at once.
     """
     experiment = loaded.experiment
-    problems = [*_column_problems(loaded), *_metric_problems(loaded), *_split_problems(loaded), *_optimizer_problems(loaded)]
+    problems = [problem for rule in RULES for problem in rule(loaded)]
     if problems:
         raise ConfigError(*problems)
     wandb = experiment.tracking.wandb
@@ -97,17 +98,72 @@ def checkpoint_interval(experiment: Experiment) -> Duration | None:
 
 
 def _mode(experiment: Experiment) -> str:
-    return TASK_METRICS[experiment.task.kind][experiment.evaluate.metric]
+    metrics = TASK_METRICS[experiment.task.kind]
+    return experiment.evaluate.mode if metrics is None else metrics[experiment.evaluate.metric]
+
+
+def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """A model has one origin, and what belongs to another kind of model is not ignored."""
+    model, task = loaded.experiment.model, loaded.experiment.task
+    problems = []
+    if model.source is None and model.class_ is None:
+        allowed = "where the pretrained model is, or model.class for a class of your own"
+        problems.append(loaded.problem("model.source", "the key is missing", allowed=allowed))
+    if model.source is not None and model.class_ is not None:
+        fix = "model.source=null; a class starts from model.weights, a file or runs/<a run>"
+        problems.append(loaded.problem("model.source", f"is set beside model.class {model.class_}, and one model has one origin", fix=fix))
+    if model.kwargs and model.class_ is None:
+        problems.append(loaded.problem("model.kwargs", "only a model.class is built with them", fix="delete them"))
+    if model.key_map and model.weights is None:
+        problems.append(loaded.problem("model.key_map", "renames what stands in model.weights, which is not set", fix="model.weights=FILE"))
+    if model.weights is not None and model.source is not None and not model.source.startswith("torchvision://"):
+        what = f"{model.source} brings its own weights"
+        problems.append(loaded.problem("model.weights", what, allowed="only with model.class or a torchvision:// source", fix="model.weights=null"))
+    if task.kind == "text_classification":
+        problems += [
+            loaded.problem(key, f"has no meaning for {task.kind}", fix="delete it")
+            for key, is_set in {"model.class": model.class_ is not None, "model.head": model.head is not None}.items()
+            if is_set
+        ]
+    return problems
+
+
+def _image_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """The options of a picture's way into the network fit together."""
+    task = loaded.experiment.task
+    if not isinstance(task, ImageClassification):
+        return []
+    problems = []
+    for key, values in {"task.mean": task.mean, "task.std": task.std}.items():
+        if values is not None and len(values) != task.channels:
+            what = f"{len(values)} numbers, but the network sees {task.channels} channel{'s' if task.channels > 1 else ''}"
+            problems.append(loaded.problem(key, what, fix=f"{key}=null, or a list of {task.channels}"))
+    if (task.mean is None) != (task.std is None):
+        problems.append(loaded.problem("task.mean", "mean and std belong together", fix="task.mean=null and task.std=null for the weights' own"))
+    if task.resize is not None and task.resize < task.size:
+        problems.append(
+            loaded.problem("task.resize", f"{task.resize} pixels, and a square of {task.size} is cut out of them", fix=f"task.resize={task.size}")
+        )
+    if task.padding and task.crop != "random":
+        problems.append(loaded.problem("task.padding", f"has no meaning for task.crop {task.crop}", fix="task.crop=random"))
+    if task.scale[0] > task.scale[1]:
+        problems.append(loaded.problem("task.scale", f"{task.scale[0]} is above {task.scale[1]}", allowed="the smaller share first"))
+    return problems
 
 
 def _column_problems(loaded: LoadedExperiment) -> list[Problem]:
     """Each column has one part to play, and each name stands once."""
     task, data = loaded.experiment.task, loaded.experiment.data
-    texts = [task.text] if isinstance(task.text, str) else task.text
+    if isinstance(task, OwnTask):
+        return []
+    input_key = "task.text" if isinstance(task, TextClassification) else "task.image"
+    inputs = [task.image] if isinstance(task, ImageClassification) else [task.text] if isinstance(task.text, str) else task.text
     problems = []
-    if task.label in texts:
-        problems.append(loaded.problem("task.label", f"{task.label!r} is the column of the text too", allowed="another column than task.text"))
-    for key, names in {"task.text": texts, "task.label_names": task.label_names or [], "data.columns": data.columns or []}.items():
+    if task.label in inputs:
+        problems.append(
+            loaded.problem("task.label", f"{task.label!r} is the column of the {input_key[5:]} too", allowed=f"another column than {input_key}")
+        )
+    for key, names in {input_key: inputs, "task.label_names": task.label_names or [], "data.columns": data.columns or []}.items():
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         problems += [loaded.problem(key, f"{name!r} stands {names.count(name)} times", allowed="each name once") for name in twice]
     return problems
@@ -116,6 +172,8 @@ def _column_problems(loaded: LoadedExperiment) -> list[Problem]:
 def _metric_problems(loaded: LoadedExperiment) -> list[Problem]:
     evaluate: Evaluate = loaded.experiment.evaluate
     metrics = TASK_METRICS[loaded.experiment.task.kind]
+    if metrics is None:
+        return []
     if evaluate.metric not in metrics:
         return [
             loaded.problem("evaluate.metric", f"{evaluate.metric!r} is not a metric of {loaded.experiment.task.kind}", allowed=", ".join(metrics))
@@ -185,6 +243,16 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
                 loaded.problem(f"schedule.{key}", f"has no meaning for {schedule.name}", allowed=f"only with schedule.name {' or '.join(names)}")
             )
     return problems
+
+
+RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
+    _model_problems,
+    _column_problems,
+    _image_problems,
+    _metric_problems,
+    _split_problems,
+    _optimizer_problems,
+)
 
 
 def _is_set(loaded: LoadedExperiment, key: str) -> bool:

