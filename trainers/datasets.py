@@ -1,7 +1,7 @@
 """Reads the splits of a data set, row by row accountable: csv, tsv, jsonl, parquet, and data sets of the hub.
 
-Text files are read with the standard library and no more: importing pandas or the `datasets` library costs every start 0.5 to
-0.9 s (measured warm, 2 cores), so the library is loaded only for what it alone can read.
+Text files are read with the standard library, and their rows kept as Arrow (trainers.columns): importing pandas or the `datasets`
+library costs every start 0.5 to 0.9 s (measured warm, 2 cores), so the library is loaded only for what it alone can read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
 from launch.config.sources import HubName
+from trainers.columns import ArrowColumn
 from trainers.readers import READERS_BY_ENDING, read_file
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
@@ -60,16 +61,16 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Spli
         for name, fraction in fractions.items():
             if fraction is not None:
                 end = start + round(fraction * len(train))
-                divided[name] = train.select(np.sort(order[start:end]).tolist())
+                divided[name] = train.select(np.sort(order[start:end]))
                 start = end
-        divided["train"] = train.select(np.sort(order[start:]).tolist())
+        divided["train"] = train.select(np.sort(order[start:]))
     for name, split in divided.items():
         if not len(split):
             fraction = fractions.get(name)
             what = f"the {name} split has no samples" + (f": {fraction:g} of {len(splits['train'])} rows is none" if fraction else "")
             raise ConfigError(Problem(what, where=split.origin, key=f"data.{name}_fraction" if fraction else f"data.splits.{name}"))
     if data.limit is not None:
-        divided = {name: split.select(range(min(data.limit, len(split)))) for name, split in divided.items()}
+        divided = {name: split.select(np.arange(min(data.limit, len(split)))) for name, split in divided.items()}
     return {name: divided[name] for name in ("train", "validation", "test") if name in divided}
 
 
@@ -125,6 +126,6 @@ def _read_hub(name: str, configuration: str | None, shown: str, wanted: Mapping[
         check_columns(rows.column_names, fields, origin, None)
         features = {column: rows.features[column] for column in fields}
         class_names = {column: list(feature.names) for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
-        columns = {column: list(rows[column]) for column in fields}
+        columns = {column: ArrowColumn(rows.data.column(column).chunks) for column in fields}
         splits[split] = Split(columns, origin, range(len(rows)), is_text_file=False, class_names=class_names)
     return splits

@@ -5,16 +5,23 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
+from trainers.columns import ArrowColumn, store_batches, store_rows
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
+
+MAX_FIELD_CHARS = 2**27
+"""A quotation mark that is never closed would otherwise read the rest of the file into memory."""
+
+PARQUET_BATCH_ROWS = 1000
+"""Rows of a parquet file in memory at a time; they may be pictures."""
 
 READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
@@ -41,7 +48,7 @@ def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spli
 
 def _read_table(path: Path, data: Data, fields: Fields, bad_rows: BadRows, **dialect: Any) -> Split:
     """Reads csv or tsv; blank lines are not rows, and a line with undecodable bytes is a bad one."""
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(MAX_FIELD_CHARS)
     with _open_text(path, data.encoding) as file:
         rows = _table_rows(csv.reader(file, strict=True, **dialect), str(path), bad_rows)
         first = next(rows, None)
@@ -51,20 +58,20 @@ def _read_table(path: Path, data: Data, fields: Fields, bad_rows: BadRows, **dia
         check_columns(names, fields, str(path), data)
         if data.columns and first[1] == data.columns:
             raise ConfigError(Problem("the first line already holds the names of the columns", f"{path}:1", "data.columns", fix="data.columns=null"))
-        positions = {column: names.index(column) for column in fields}
-        columns: dict[str, list[str]] = {column: [] for column in fields}
-        lines: list[int] = []
-        for line, values in (first, *rows) if data.columns else rows:
-            if len(values) != len(names):
-                what = f"{_counted(len(values), 'field')}, but there are {_counted(len(names), 'column')}: {shortened(', '.join(names))}"
-                bad_rows.add(f"{path}:{line}", what)
-            elif not _is_text("".join(values)):
-                bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
-            else:
-                lines.append(line)
-                for column, position in positions.items():
-                    columns[column].append(values[position])
-    return Split(dict(columns), str(path), lines, is_text_file=True)
+        positions = [names.index(column) for column in fields]
+
+        def usable() -> Iterator[tuple[int, list[str]]]:
+            for line, values in itertools.chain([first], rows) if data.columns else rows:
+                if len(values) != len(names):
+                    what = f"{_counted(len(values), 'field')}, but there are {_counted(len(names), 'column')}: {shortened(', '.join(names))}"
+                    bad_rows.add(f"{path}:{line}", what)
+                elif not _is_text("".join(values)):
+                    bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
+                else:
+                    yield line, [values[position] for position in positions]
+
+        columns, lines = store_rows(usable(), list(fields))
+    return Split(columns, str(path), lines, is_text_file=True)
 
 
 def _read_tsv(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
@@ -73,11 +80,10 @@ def _read_tsv(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spli
 
 
 def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
-    """Reads one JSON object a line."""
-    columns: dict[str, list[Any]] = {column: [] for column in fields}
-    lines: list[int] = []
+    """Reads one JSON object a line. Values are stored as JSON again: a column may hold texts, numbers and nothing, mixed."""
     seen: dict[str, None] = {}
-    with _open_text(path, data.encoding) as file:
+
+    def usable(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         for line, text in enumerate(file, start=1):
             if not text.strip():
                 continue
@@ -96,15 +102,16 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
             elif not all(_is_text(value) for column in fields if isinstance(value := row[column], str)):
                 bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
             else:
-                lines.append(line)
-                for column in fields:
-                    columns[column].append(row[column])
+                yield line, [json.dumps(row[column]) for column in fields]
+
+    with _open_text(path, data.encoding) as file:
+        columns, lines = store_rows(usable(file), list(fields), decode=json.loads)
     if not seen:
         named = READERS_BY_ENDING.get(path.suffix.lower(), "jsonl")
         fix = f"data.format={named}" if named != "jsonl" else "one {...} a line, without [ ] around them; or another data.format"
         raise ConfigError(*bad_rows.problems[:MAX_NAMED_ROWS], Problem("no line is a JSON object with keys", str(path), "data.format", fix=fix))
     check_columns(list(seen), fields, str(path), data)
-    return Split(dict(columns), str(path), lines, is_text_file=True)
+    return Split(columns, str(path), lines, is_text_file=True)
 
 
 def _read_parquet(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
@@ -114,10 +121,12 @@ def _read_parquet(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_columns(file.schema_arrow.names, fields, str(path), data)
-            table = file.read(columns=list(fields))
+            batches = (batch.select(list(fields)) for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=list(fields)))
+            columns = store_batches(batches, len(fields))
+            num_rows = file.metadata.num_rows
     except pyarrow.ArrowInvalid as error:
         raise ConfigError(Problem(f"is not a whole parquet file: {error}", where=str(path), key="data.source")) from error
-    return Split({column: table.column(column).to_pylist() for column in fields}, str(path), range(table.num_rows), is_text_file=False)
+    return Split(dict(zip(fields, map(ArrowColumn, columns), strict=True)), str(path), range(num_rows), is_text_file=False)
 
 
 READERS: dict[str, Callable[[Path, Data, Fields, BadRows], Split]] = {

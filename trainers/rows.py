@@ -8,8 +8,12 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
+from trainers.columns import Indices, select
 
 MAX_NAMED_ROWS = 20
+MAX_KEPT_ROWS = 1000
+"""A file of the wrong kind has millions of bad rows, and each would cost half a kilobyte of memory."""
+
 Fields = Mapping[str, str]
 """Column that is wanted -> the key of the experiment that names it."""
 
@@ -19,7 +23,7 @@ class Split:
     """The wanted columns of one split, in the order of the source.
 
     Args:
-        columns: column -> one value a row.
+        columns: column -> one value a row: lists, or columns of an Arrow file that need not fit into memory.
         origin: file, or `NAME, split train`.
         rows: line of each row in the file, from 1; or its index in the split of a data set, from 0.
         is_text_file: whether `rows` are lines.
@@ -39,21 +43,28 @@ class Split:
         """Returns where a row stands: `train.tsv:12`, or `glue, split train, row 12`."""
         return f"{self.origin}:{self.rows[index]}" if self.is_text_file else f"{self.origin}, row {self.rows[index]}"
 
-    def select(self, indices: Sequence[int]) -> Split:
-        """Returns the split with these rows alone, in this order."""
-        columns = {name: [values[i] for i in indices] for name, values in self.columns.items()}
-        return replace(self, columns=columns, rows=[self.rows[i] for i in indices])
+    def select(self, indices: Indices) -> Split:
+        """Returns the split with these rows alone, in this order; copies no values."""
+        columns = {name: select(values, indices) for name, values in self.columns.items()}
+        return replace(self, columns=columns, rows=select(self.rows, indices))
 
 
 class BadRows:
-    """Rows that cannot be used: with `skip` listed, with `stop` an error that names them."""
+    """Rows that cannot be used: with `skip` listed, with `stop` an error that names them.
+
+    Args:
+        problems: of the first MAX_KEPT_ROWS of them; `num_rows` counts them all.
+    """
 
     def __init__(self, on_bad_row: str) -> None:
         self.problems: list[Problem] = []
+        self.num_rows = 0
         self._stops = on_bad_row == "stop"
 
     def add(self, place: str, what: str, allowed: str | None = None) -> None:
-        self.problems.append(Problem(what, place, allowed=allowed))
+        self.num_rows += 1
+        if len(self.problems) < MAX_KEPT_ROWS:
+            self.problems.append(Problem(what, place, allowed=allowed))
 
     def check(self) -> None:
         """Ends with all bad rows at once, unless they are to be skipped.
@@ -63,7 +74,7 @@ class BadRows:
         """
         if not (self._stops and self.problems):
             return
-        named, more = self.problems[:MAX_NAMED_ROWS], len(self.problems) - MAX_NAMED_ROWS
+        named, more = self.problems[:MAX_NAMED_ROWS], self.num_rows - MAX_NAMED_ROWS
         last = f"{more} more rows cannot be used" if more > 0 else "rows that cannot be used stop the training"
         raise ConfigError(*named, Problem(last, key="data.on_bad_row", fix="mend them, or data.on_bad_row=skip to leave them out"))
 

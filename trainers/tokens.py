@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trainers.columns import Indices
+
 ROWS_PER_CHUNK = 10_000
 """Rows of one record batch; the last may have fewer."""
 
@@ -65,9 +67,9 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_chunks": None}
 
-    def lengths(self) -> list[int]:
+    def lengths(self) -> Indices:
         """Returns the tokens of each sample."""
-        return [length for chunk in self._mapped() for length in np.diff(chunk["input_ids/offsets"]).tolist()]
+        return np.concatenate([np.diff(chunk["input_ids/offsets"]) for chunk in self._mapped()]).astype(np.int64)
 
     def _mapped(self) -> list[Chunk]:
         if self._chunks is None:

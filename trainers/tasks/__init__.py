@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from torchmetrics import MetricCollection
 
+    from trainers.columns import Indices
+
 Batch = Mapping[str, "Tensor"]
 Sample = dict[str, Any]
 SampleKey = tuple[int, int]
@@ -50,7 +52,7 @@ class Task(Protocol):
     notes: list[str]
     """What a person should know about the data, a line each: rows left out or skipped."""
 
-    def lengths(self, split: str) -> Sequence[int] | None:
+    def lengths(self, split: str) -> Sequence[int] | Indices | None:
         """Returns the cost of each sample (tokens), by index; None if all cost the same."""
 
     def dataset(self, split: str) -> Dataset[Sample]:

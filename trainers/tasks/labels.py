@@ -41,10 +41,9 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
     if options.label_threshold is not None:
         return _read_ratings(splits, options, options.label_threshold, bad_rows)
     train = splits["train"]
-    values = [_canonical(value) for value in train.columns[options.label]]
     names = options.label_names or train.class_names.get(options.label)
     if names is None:
-        classes = _sorted_classes(values, options, train)
+        classes = _sorted_classes(options, train)
         names, numbers = [str(value) for value in classes], {value: number for number, value in enumerate(classes)}
     else:
         numbers = _numbers_of(names)
@@ -96,8 +95,8 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
     return Labels(names, result, num_left_out)
 
 
-def _sorted_classes(values: Sequence[int | str | None], options: TextClassification, train: Split) -> list[int | str]:
-    found = {value for value in values if value is not None}
+def _sorted_classes(options: TextClassification, train: Split) -> list[int | str]:
+    found = {value for raw in train.columns[options.label] if (value := _canonical(raw)) is not None}
     where, key = train.origin, "task.label"
     if len(found) < 2:
         what = f"all labels of the column {options.label!r} are {found.pop()!r}" if found else f"the column {options.label!r} holds no label"

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +18,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
+from trainers.columns import Indices
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_config, load_model, load_tokenizer
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 MAX_LISTED_ROWS = 20
+TEXTS_AT_ONCE = 1000
+"""Given to the tokenizer together: its answer weighs about 100 bytes a token until it is taken apart."""
 
 
 def build_task(experiment: Experiment) -> TextClassificationTask:
@@ -57,7 +61,7 @@ class TextClassificationTask:
     def dataset(self, split: str) -> TokenDataset:
         return TokenDataset(self._folder / f"{split}.arrow", self.num_samples[split])
 
-    def lengths(self, split: str) -> list[int]:
+    def lengths(self, split: str) -> Indices:
         return self.dataset(split).lengths()
 
     def build_model(self) -> nn.Module:
@@ -120,13 +124,14 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, text_columns, options, tokenizer)) for name, split in rows.items()}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = [f"{labels.num_left_out} rows left out: their {options.label} is exactly {options.label_threshold:g}"] if labels.num_left_out else []
-    if bad_rows.problems:
-        notes += [f"{len(bad_rows.problems)} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
+    notes += _missing_classes(rows["train"], labels.names, experiment)
+    if bad_rows.num_rows:
+        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
     info = {
         "num_samples": num_samples,
         "label_names": labels.names,
         "notes": notes,
-        "num_skipped": len(bad_rows.problems),
+        "num_skipped": bad_rows.num_rows,
         "num_left_out": labels.num_left_out,
         "pad_token_id": tokenizer.pad_token_id,
         "padding_side": tokenizer.padding_side,
@@ -136,15 +141,25 @@ def prepare(experiment: Experiment, folder: Path) -> None:
 
 def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers: Sequence[int | None], bad_rows: BadRows) -> Split:
     """Returns the rows that have a class and texts, their label replaced by the class number."""
-    usable = []
-    for index, number in enumerate(numbers):
-        problem = next((p for column in text_columns if (p := _text_problem(column, split.columns[column][index]))), None)
+    is_usable = np.zeros(len(split), bool)
+    for index, (number, *texts) in enumerate(zip(numbers, *(split.columns[column] for column in text_columns), strict=True)):
+        problem = next((p for column, text in zip(text_columns, texts, strict=True) if (p := _text_problem(column, text))), None)
         if number is not None and problem is not None:
             bad_rows.add(split.place(index), problem)
-        elif number is not None:
-            usable.append(index)
+        is_usable[index] = number is not None and problem is None
     numbered = replace(split, columns={**split.columns, label: numbers})
-    return numbered.select(usable)
+    return numbered.select(np.flatnonzero(is_usable))
+
+
+def _missing_classes(train: Split, names: Sequence[str], experiment: Experiment) -> list[str]:
+    """Returns a warning if the training will not see every class."""
+    present = set(train.columns[experiment.task.label])
+    missing = [name for number, name in enumerate(names) if number not in present]
+    if not missing:
+        return []
+    limit = experiment.data.limit
+    why = f": data.limit takes the first {limit} of each split, as they stand in the source" if limit else ""
+    return [f"warning: no sample to train on is of the class {' or '.join(missing[:MAX_LISTED_ROWS])}{why}"]
 
 
 def _text_problem(column: str, text: object) -> str | None:
@@ -157,12 +172,15 @@ def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenize
     """Yields chunks of token numbers and labels; token_type_ids only for pairs, and only if the model tells the two apart."""
     has_types = len(text_columns) == 2 and "token_type_ids" in tokenizer.model_input_names
     for start in range(0, len(split), ROWS_PER_CHUNK):
-        part = slice(start, start + ROWS_PER_CHUNK)
-        texts = [list(split.columns[column][part]) for column in text_columns]
-        encoded = tokenizer(*texts, truncation=True, max_length=options.max_length, return_attention_mask=False, return_token_type_ids=has_types)
-        yield {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded} | {
-            "label": list(split.columns[options.label][part])
-        }
+        end = min(start + ROWS_PER_CHUNK, len(split))
+        chunk: dict[str, list[Any]] = {}
+        for part in (slice(first, min(first + TEXTS_AT_ONCE, end)) for first in range(start, end, TEXTS_AT_ONCE)):
+            texts = [list(split.columns[column][part]) for column in text_columns]
+            encoded = tokenizer(*texts, truncation=True, max_length=options.max_length, return_attention_mask=False, return_token_type_ids=has_types)
+            for name in ("input_ids", "token_type_ids"):
+                if name in encoded:
+                    chunk.setdefault(name, []).extend(encoded[name])
+        yield chunk | {"label": list(split.columns[options.label][start:end])}
 
 
 def _check_length(experiment: Experiment, tokenizer: Any) -> None:

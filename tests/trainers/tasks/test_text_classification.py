@@ -62,14 +62,14 @@ def test_samples_are_tokenised_counted_and_split(values: dict[str, Any], tmp_pat
     assert task.notes == []
     lengths = task.lengths("train")
     assert lengths is not None
-    assert [len(task.dataset("train")[3, index]["input_ids"]) for index in range(30)] == lengths
-    assert build_task(experiment(values, task__max_length=6)).lengths("train") == [min(length, 6) for length in lengths]
+    assert [len(task.dataset("train")[3, index]["input_ids"]) for index in range(30)] == list(lengths)
+    assert list(build_task(experiment(values, task__max_length=6)).lengths("train")) == [min(length, 6) for length in lengths]
 
 
 def test_a_batch_is_padded_to_its_longest(values: dict[str, Any]) -> None:
     task = build_task(experiment(values))
     batch = first_batch(task)
-    lengths = list(task.lengths("train") or [])[:8]
+    lengths = [int(length) for length in task.lengths("train")][:8]
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in batch.items()} == {
         "input_ids": (torch.int64, (8, max(lengths))),
         "attention_mask": (torch.int64, (8, max(lengths))),
@@ -284,3 +284,12 @@ def test_a_classifier_that_knows_one_class_has_no_correlation() -> None:
     assert float(coefficient.compute()) == 0.0
     coefficient.update(torch.tensor([1, 1, 0]), torch.tensor([1, 1, 1]))
     assert float(coefficient.compute()) == pytest.approx(0.6961, abs=1e-4)
+
+
+def test_a_limit_that_leaves_classes_out_is_warned_of(values: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "sorted.tsv"
+    path.write_text("text\tlabel\n" + "good film\t1\n" * 9 + "dull plot\t0\n" * 9, encoding="utf-8")
+    data = {"data__source": str(path), "data__validation_fraction": None}
+    assert build_task(experiment(values, **data)).notes == []
+    warning = "warning: no sample to train on is of the class 0: data.limit takes the first 5 of each split, as they stand in the source"
+    assert build_task(experiment(values, **data, data__limit=5)).notes == [warning]
