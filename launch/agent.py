@@ -27,8 +27,12 @@ PASSED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 GRACE_S = 2.0
 """What the other ranks get between SIGTERM and SIGKILL once one has failed: time for their own reports."""
 
+REMIND_S = 30.0
+"""After this long a script that heeds no signal is spoken of."""
+
 _PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_OUTER_LAUNCHER = frozenset((*_PLACES, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"))
+_CONTRACT = ("FULLRANK_RUN_DIR", "FULLRANK_ATTEMPT", "FULLRANK_RESUME_FROM", "FULLRANK_STOP_FILE")
+_OUTER_LAUNCHER = frozenset((*_PLACES, *_CONTRACT, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"))
 """What the shell may say of another launcher; the members' place is for their own environment to say."""
 
 _DRAIN_S = 0.5
@@ -37,13 +41,14 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 @dataclass(frozen=True)
 class Member:
-    """One process to start; rank None: a stock launcher, which starts the ranks."""
+    """One process to start; rank None: a stock launcher, which starts the ranks; folder None: it runs in this one."""
 
     rank: int | None
     argv: Sequence[str]
     environment: Mapping[str, str]
     log: Path
     on_terminal: bool
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,24 +56,29 @@ class Outcome:
     """How an attempt ended.
 
     Args:
-        exit_code: 0 done, 1 failed, 2 bad input, 75 stopped and resumable, 130 interrupted and resumable.
+        exit_code: 0 done, 1 failed, 2 bad input, 75 stopped and resumable, 130 interrupted and resumable; a script's own.
         codes: what each member returned; negative: the signal that ended it.
         failure: the first failure.
         num_others: failures that followed it.
+        heard: requests to stop, in their order.
     """
 
     exit_code: int
     codes: tuple[int, ...]
     failure: Failure | None = None
     num_others: int = 0
+    heard: tuple[signal.Signals, ...] = ()
 
 
-def run_members(members: Sequence[Member], attempt: Attempt) -> Outcome:
+def run_members(members: Sequence[Member], attempt: Attempt, is_script: bool = False) -> Outcome:
     """Runs the processes until all have ended, and leaves none behind; writes logs, and failure.json if one failed.
+
+    Args:
+        is_script: somebody's own program: stop signals do to it what they always do, and its exit code is passed through.
 
     Must be called from the main thread of a process without other threads.
     """
-    agent = _Agent(members, attempt)
+    agent = _Agent(members, attempt, is_script)
     outcome = agent.run()
     if outcome.failure:
         try:
@@ -96,9 +106,11 @@ class _Agent:
 
     members: Sequence[Member]
     attempt: Attempt
+    is_script: bool = False
     running: list[_Running] = field(default_factory=list)
     heard: list[signal.Signals] = field(default_factory=list)
     kill_at: float | None = None
+    remind_at: float | None = None
     has_failed: bool = False
 
     def run(self) -> Outcome:
@@ -130,12 +142,13 @@ class _Agent:
     def _start(self, member: Member) -> None:
         process = subprocess.Popen(
             list(member.argv),
+            cwd=member.folder,
             env={name: value for name, value in os.environ.items() if name not in _OUTER_LAUNCHER} | dict(member.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C on the terminal reaches the agent alone, which passes it on once
-            preexec_fn=_child_setup(os.getpid(), ignore=member.rank is not None),  # safe: the agent has no other thread
+            preexec_fn=_child_setup(os.getpid(), ignore=member.rank is not None and not self.is_script),  # safe: the agent has no other thread
         )
         running = _Running(member, process, RankLog(member.log, member.on_terminal))
         self.running.append(running)
@@ -145,7 +158,8 @@ class _Agent:
 
     def _wait(self, wakeup: socket.socket) -> None:
         """Handles what comes next: output, a signal, the end of a process, or the deadline."""
-        timeout = max(0.0, self.kill_at - time.monotonic()) if self.kill_at is not None else None
+        moments = [moment for moment in (self.kill_at, self.remind_at) if moment is not None]
+        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self.selector.select(timeout):
             if key.data is None:
                 for number in set(wakeup.recv(4096)) & set(PASSED_ON):
@@ -156,6 +170,10 @@ class _Agent:
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.kill_at = None
             self._end_all(signal.SIGKILL)
+        if self.remind_at is not None and time.monotonic() >= self.remind_at:
+            self.remind_at = None
+            name = self.heard[0].name
+            _say(f"still running {REMIND_S:.0f} s after {name}: what heeds no signal runs to its end; Ctrl-C (twice) ends it at once")
 
     def _read(self, running: _Running) -> bool:
         """Takes one portion of output; returns whether more may come."""
@@ -178,16 +196,31 @@ class _Agent:
         for one in self.running:
             if one.code is None and (code := one.process.poll()) is not None:
                 one.code, one.ended = code, time.time()
-                if not (one.is_ours_to_end or self.has_failed or code in self._expected_codes(one)):
+                is_news = not (one.is_ours_to_end or self.has_failed)
+                if is_news and code not in self._expected_codes(one):
                     self.has_failed = True
+                if is_news and (self.has_failed or self._died_of_a_request(code)):
                     self._end_all(signal.SIGTERM)
                     self.kill_at = time.monotonic() + GRACE_S
 
+    def _died_of_a_request(self, code: int) -> bool:
+        """A rank without a handler is gone, and the others may wait for it in a collective."""
+        return self.is_script and -code in self.heard
+
     def _expected_codes(self, one: _Running) -> set[int]:
         codes = {EXIT_DONE, EXIT_STOPPED, EXIT_INTERRUPTED} | {-number for number in self.heard}
+        if self.is_script:
+            codes = {EXIT_DONE}
+            if self.was_asked:
+                codes |= {EXIT_STOPPED, EXIT_INTERRUPTED, *(-number for number in self.heard), *(128 + number for number in self.heard)}
         if one.member.rank is None and self.heard:
             codes.add(EXIT_FAILED)  # torchrun and accelerate turn every code into 1
         return codes
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether somebody asked for a stop."""
+        return bool(self.heard) or self.attempt.stop_file.exists()
 
     def _pass_on(self, number: signal.Signals) -> None:
         if number in self.heard:
@@ -197,7 +230,8 @@ class _Agent:
             return
         self.heard.append(number)
         again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
-        _say(f"{number.name}: finishing the step, saving, then stopping{again}")
+        _say(f"{number.name}: {'passed on to the script' if self.is_script else 'finishing the step, saving, then stopping'}{again}")
+        self.remind_at = time.monotonic() + REMIND_S if self.is_script else None
         self._write_stop_file()
         for one in self.running:
             if one.code is None:
@@ -215,13 +249,15 @@ class _Agent:
             one.is_ours_to_end |= one.code is None
         self._end_descendants(number, spare_outliving)
 
-    def _end_descendants(self, number: signal.Signals, spare_outliving: bool = True) -> None:
+    def _end_descendants(self, number: signal.Signals, spare_outliving: bool = True) -> int:
         """Stock launchers give each rank a session of its own, so sessions do not tell who is ours."""
-        end_descendants(os.getpid(), number, self.others, spare_outliving)
+        return end_descendants(os.getpid(), number, self.others, spare_outliving)
 
     def _outcome(self) -> Outcome:
         self._close_logs()
         codes = tuple(one.code if one.code is not None else EXIT_FAILED for one in self.running)
+        if self.is_script:
+            return self._script_outcome(codes)
         if not self.has_failed:
             if signal.SIGINT in self.heard and any(codes):
                 return Outcome(EXIT_INTERRUPTED, codes)
@@ -229,9 +265,18 @@ class _Agent:
         failures = self._failures()
         return Outcome(EXIT_CONFIG if failures[0].kind == "configuration" else EXIT_FAILED, codes, failures[0], len(failures) - 1)
 
+    def _script_outcome(self, codes: tuple[int, ...]) -> Outcome:
+        """A script's own exit code is passed through; of several the first failure's, else the first that is not 0."""
+        if self.has_failed:
+            failures = self._failures()
+            return Outcome(_shell_code(failures[0].exit_code or EXIT_FAILED), codes, failures[0], len(failures) - 1, tuple(self.heard))
+        return Outcome(_shell_code(next((code for code in codes if code), EXIT_DONE)), codes, heard=tuple(self.heard))
+
     def _close_logs(self) -> None:
         """Ends what the processes left behind, and reads what is left in the pipes."""
-        self._end_descendants(signal.SIGKILL)
+        num_left = self._end_descendants(signal.SIGKILL)
+        if self.is_script and num_left and not self.has_failed and not self.heard:
+            _say(f"ended {num_left} process{'es' if num_left > 1 else ''} that the script left running")
         deadline = time.monotonic() + _DRAIN_S
         for one in self.running:
             while self._read(one) and time.monotonic() < deadline:
@@ -241,15 +286,20 @@ class _Agent:
                 one.process.stdout.close()  # what outlives its rank may still have it open
 
     def _failures(self) -> list[Failure]:
-        """Returns the reports of the ranks, and one for each process that ended without any; the earliest first."""
+        """Returns the reports of the ranks, and one for each process that ended without any; the earliest first, what only lost contact last."""
         reported = read_failures(self.attempt, {one.member.rank: one.log.last_lines for one in self.running if one.member.rank is not None})
         told = {failure.rank for failure in reported} | ({None} if reported else set())
         silent = [
-            failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, one.code or 0, one.log.last_lines)
+            failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, one.code or 0, one.log.last_lines, self.is_script)
             for one in self.running
             if one.member.rank not in told and not one.is_ours_to_end and one.code not in self._expected_codes(one)
         ]
-        return sorted([*reported, *silent], key=lambda failure: failure.time)
+        return sorted([*reported, *silent], key=lambda failure: (failure.kind == "lost_contact", failure.time))
+
+
+def _shell_code(code: int) -> int:
+    """Returns an exit code as a shell tells it: 128 + the signal that ended the process."""
+    return code if code >= 0 else 128 - code
 
 
 def terminal_width() -> int | None:

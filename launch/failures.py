@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_CONFIG
+from launch.config.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Attempt, read_json
 
 
@@ -74,6 +74,10 @@ _SIGNALS = {
 }
 
 
+_STOPPED = (EXIT_STOPPED, EXIT_INTERRUPTED)
+_RANK_PREFIX = re.compile(r"^\[rank\d+\]:\s?")
+"""What torch puts before the lines of a traceback once the ranks have met."""
+
 _EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Iteration))(?:: (?P<message>.*))?$")
 """The last line of a traceback."""
 
@@ -132,10 +136,14 @@ def parse_failure(report: Mapping[str, Any], last_lines: tuple[str, ...] = ()) -
     return replace(failure, kind=kind, advice=advice)
 
 
-def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: int, last_lines: Iterable[str]) -> Failure:
-    """Returns the failure of a process that ended without a report: by a signal (negative code), os._exit, or before our code ran."""
+def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: int, last_lines: Iterable[str], is_script: bool = False) -> Failure:
+    """Returns the failure of a process that ended without a report: by a signal (negative code), os._exit, or before our code ran.
+
+    Args:
+        is_script: somebody's own program, whose exit codes mean what its author meant by them.
+    """
     lines = tuple(last_lines)
-    if code == EXIT_CONFIG:
+    if code == EXIT_CONFIG and not is_script:
         return Failure(rank, host, pid, time, "configuration", "\n".join(_error_lines(lines)), exit_code=code, last_lines=lines)
     exception, message = _raised(lines)
     known = classify(f"{exception}: {message}" if exception else "\n".join(lines))
@@ -156,13 +164,14 @@ def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: in
         )
     if exception:
         return Failure(rank, host, pid, time, known or "exception", message, exception=exception, exit_code=code, advice=advice, last_lines=lines)
-    return Failure(
-        rank, host, pid, time, known or "exit", f"{who} ended with exit code {code} and no report", exit_code=code, advice=advice, last_lines=lines
-    )
+    why = "and no report" if not is_script else "by itself: no stop was asked for" if code in _STOPPED else "and no traceback"
+    what = f"{who} ended with exit code {code} {why}"
+    return Failure(rank, host, pid, time, known or "exit", what, exit_code=code, advice=advice, last_lines=lines)
 
 
 def _raised(lines: tuple[str, ...]) -> tuple[str | None, str]:
     """Returns type and message of the last exception that Python printed; None: there is none."""
+    lines = tuple(_RANK_PREFIX.sub("", line) for line in lines)
     for index, line in reversed(list(enumerate(lines))):
         match = _EXCEPTION.match(line)
         if match and index and lines[index - 1].startswith(" "):

@@ -85,18 +85,21 @@ class Asked:
     origin: Origin
 
 
-def plan_processes(name: str, strategy: Strategy, probe: Probe, options: Options, asked: Asked | None = None) -> LaunchPlan:
+def plan_processes(
+    name: str, strategy: Strategy, probe: Probe, options: Options, asked: Asked | None = None, default_processes: int | None = None
+) -> LaunchPlan:
     """Returns what any launch of these processes has.
 
     Args:
         asked: a precision that wins over the strategy's.
+        default_processes: on each node, where nobody says; None: one, or every GPU.
 
     Raises:
         ConfigError: the strategy, the counts and the machine do not fit together.
     """
     device: Device = "cuda" if _wants_gpus(strategy, probe) else "cpu"
     nodes = options.nodes or strategy.num_nodes or 1
-    processes = options.processes_per_node or strategy.processes_per_node or _default_processes(strategy, device, probe)
+    processes = options.processes_per_node or strategy.processes_per_node or default_processes or _default_processes(strategy, device, probe)
     if strategy.engine == "single" and nodes * processes > 1:
         what = f"{nodes * processes} processes under the strategy {strategy.name}, which is for one, would train separate models"
         raise ConfigError(Problem(what, strategy.where, fix="--strategy auto (or ddp on GPUs, cpu on CPUs)"))

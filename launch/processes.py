@@ -40,15 +40,18 @@ def descendants(root: int, besides: Collection[int] = ()) -> set[int]:
     return found & alive
 
 
-def end_descendants(root: int, number: int, besides: Collection[int] = (), spare_outliving: bool = True) -> None:
-    """Signals every process below `root`, those that start meanwhile too; spared are those that finish by themselves."""
+def end_descendants(root: int, number: int, besides: Collection[int] = (), spare_outliving: bool = True) -> int:
+    """Signals every process below `root`, those that start meanwhile too; spared are those that finish by themselves. Returns how many."""
     signalled: set[int] = set()
+    num_ended = 0
     while new := descendants(root, besides) - signalled:
         signalled |= new
         for pid in new:
             if not (spare_outliving and _outlives(pid)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
+                    num_ended += 1
+    return num_ended
 
 
 def _outlives(pid: int) -> bool:

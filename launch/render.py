@@ -11,6 +11,7 @@ import yaml
 from launch.config.experiment import dump_experiment
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
+from launch.plan_script import ScriptPlan
 from launch.probe import Probe
 
 MODULE = "trainers.train"
@@ -73,11 +74,13 @@ def render_accelerate(plan: LaunchPlan) -> str:
 
 def render_command(plan: LaunchPlan) -> str:
     """Returns a bash script that trains the same again, in a new run directory, without fullrank."""
+    example = "script:  bash command.sh --lr 3e-5" if isinstance(plan, ScriptPlan) else "training:  bash command.sh optimizer.lr=3e-5"
     head = [
         "#!/usr/bin/env bash",
         f"# {plan.name}: the same training again, in a new run directory, without fullrank ({_processes(plan)}).",
-        "# Arguments go on to the training:  bash command.sh optimizer.lr=3e-5",
+        f"# Arguments go on to the {example}",
         "set -euo pipefail",
+        *([f"cd {shlex.quote(str(plan.folder))}"] if isinstance(plan, ScriptPlan) else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in launch_environment(plan).items()),
     ]
     if plan.launcher != "direct" or plan.world_size == 1:
@@ -121,28 +124,39 @@ exit "$first"
 
 def launch_argv(plan: LaunchPlan, run_dir: bool = True) -> list[str]:
     """Returns the command of one rank (direct), or of the stock launcher that starts them."""
+    program = _program(plan, run_dir)
+    if plan.launcher == "direct":
+        return [plan.python, *(["-P"] if program[0] == "-m" else []), *program]
+    if plan.launcher == "deepspeed" and program[0] == "-m":
+        program[0] = "--module"
+    return [plan.python, "-P", "-m", *_launcher_arguments(plan), *program]
+
+
+def _program(plan: LaunchPlan, run_dir: bool) -> list[str]:
+    """Returns the program of one rank, as python, torchrun and accelerate launch take it."""
+    if isinstance(plan, ScriptPlan):
+        return [str(plan.script), *plan.arguments]
     training = ["--config", str(plan.run.resolved), "--strategy", str(plan.attempt.accelerate)]
     training += ["--run-dir", str(plan.run.path)] if run_dir else []
-    return [plan.python, "-P", "-m", *_launcher_arguments(plan), *training]
+    return ["-m", MODULE, *training]
 
 
 def _launcher_arguments(plan: LaunchPlan) -> list[str]:
-    if plan.launcher == "accelerate":
-        return ["accelerate.commands.launch", "--config_file", str(plan.attempt.accelerate), "-m", MODULE]
     processes = str(plan.processes_per_node)
+    if plan.launcher == "accelerate":
+        return ["accelerate.commands.launch", "--config_file", str(plan.attempt.accelerate)]
     if plan.launcher == "torchrun":
         counts = ["--nnodes", str(plan.nodes), "--nproc-per-node", processes]
-        return ["torch.distributed.run", *counts, "--master-addr", "127.0.0.1", "--master-port", str(plan.port), "-m", MODULE]
-    if plan.launcher == "deepspeed":
-        return ["deepspeed.launcher.runner", "--num_gpus", processes, "--master_port", str(plan.port), "--no_local_rank", "--module", MODULE]
-    return [MODULE]
+        return ["torch.distributed.run", *counts, "--master-addr", "127.0.0.1", "--master-port", str(plan.port)]
+    return ["deepspeed.launcher.runner", "--num_gpus", processes, "--master_port", str(plan.port), "--no_local_rank"]
 
 
 def launch_environment(plan: LaunchPlan) -> dict[str, str]:
     """Returns the variables that the command of `launch_argv` needs."""
     environment = {"OMP_NUM_THREADS": str(plan.num_threads)}
     if plan.launcher != "direct":
-        environment["PYTHONSAFEPATH"] = "1"  # what -P is to the ranks that a stock launcher starts
+        if not isinstance(plan, ScriptPlan):
+            environment["PYTHONSAFEPATH"] = "1"  # what -P is to the ranks that a stock launcher starts
     elif plan.world_size > 1:
         environment |= {
             "MASTER_ADDR": "127.0.0.1",
@@ -152,6 +166,18 @@ def launch_environment(plan: LaunchPlan) -> dict[str, str]:
         }
     if plan.launcher == "deepspeed" and plan.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
+    if isinstance(plan, ScriptPlan):
+        environment |= _script_environment(plan)
+    return environment
+
+
+def _script_environment(plan: ScriptPlan) -> dict[str, str]:
+    """What tells a script of the plan that train.py reads from its strategy file."""
+    environment = {}
+    if plan.device == "cpu":
+        environment = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}  # without the first, Accelerator() joins no processes on a CPU
+    if plan.precision != "fp32":
+        environment["ACCELERATE_MIXED_PRECISION"] = _MIXED_PRECISION[plan.precision]
     return environment
 
 
@@ -172,6 +198,8 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
             "optimizer_steps": plan.optimizer_steps,
             "optimizer_steps_reason": plan.optimizer_steps_reason,
         }
+    if isinstance(plan, ScriptPlan):
+        own = {"script": str(plan.script), "arguments": list(plan.arguments), "folder": str(plan.folder)}
     return {
         "experiment": plan.name,
         "run": str(plan.run.path),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from launch.agent import Member, Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
@@ -15,6 +17,7 @@ from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_r
 from launch.failures import Failure
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
+from launch.plan_script import ScriptPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files
 from launch.runs import check_resumable
@@ -55,6 +58,8 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
             for name, text in files.items():
                 write_atomic(run.path / name, text)
             write_code(run, probe.code)
+            if isinstance(plan, ScriptPlan):
+                _write_sources(run, plan)
             _write_start(plan)
         return _train(plan)
 
@@ -94,6 +99,14 @@ def write_code(run: RunDir, code: Code) -> None:
             shutil.copyfile(source, target)
 
 
+def _write_sources(run: RunDir, plan: ScriptPlan) -> None:
+    """Copies the script and its own modules, in a repository or not."""
+    for source in plan.sources:
+        target = run.code / "script" / source.relative_to(plan.script.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
 def _with_free_port(plan: LaunchPlan) -> LaunchPlan:
     if plan.world_size == 1:
         return plan
@@ -125,14 +138,14 @@ def _write_start(plan: LaunchPlan) -> None:
 
 def _train(plan: LaunchPlan) -> Ended:
     try:
-        outcome = _settled(run_members(_members(plan), plan.attempt), plan)
+        outcome = _settled(run_members(_members(plan), plan.attempt, is_script=isinstance(plan, ScriptPlan)), plan)
     except BaseException as error:
         _write_end(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise
-    state, told = _state(outcome), read_json(plan.run.status) or {}
+    state, told = _script_state(plan, outcome) if isinstance(plan, ScriptPlan) else _state(outcome), read_json(plan.run.status) or {}
     changes: dict[str, object] = {"state": state, "ended": time.time()}
     if state == "stopped":
-        changes["cause"] = told.get("cause") or _cause(outcome)
+        changes["cause"] = told.get("cause") or _cause(plan, outcome)
     if outcome.failure:
         changes["message"] = _headline(outcome.failure)
     _write_end(plan.run, **changes)
@@ -151,9 +164,14 @@ def _members(plan: LaunchPlan) -> list[Member]:
     width = terminal_width()
     shared = {"FULLRANK_RUN_DIR": str(plan.run.path), "FULLRANK_ATTEMPT": str(plan.attempt.number), "PYTHONUNBUFFERED": "1"}
     on_terminal = {"FULLRANK_TERMINAL_WIDTH": str(width)} if width else {}
-    argv = launch_argv(plan)
+    argv, folder = launch_argv(plan), None
+    if isinstance(plan, ScriptPlan):
+        folder = plan.folder
+        shared |= {"FULLRANK_STOP_FILE": str(plan.attempt.stop_file)}
+        if newest := plan.run.newest_checkpoint():
+            shared["FULLRANK_RESUME_FROM"] = str(newest)
     if plan.launcher != "direct":
-        return [Member(None, argv, {**launch_environment(plan), **shared, **on_terminal}, plan.attempt.job_log, on_terminal=True)]
+        return [Member(None, argv, {**launch_environment(plan), **shared, **on_terminal}, plan.attempt.job_log, on_terminal=True, folder=folder)]
     return [
         Member(
             rank,
@@ -161,6 +179,7 @@ def _members(plan: LaunchPlan) -> list[Member]:
             {**rank_environment(plan, rank), **shared, **(on_terminal if rank == 0 else {})},
             plan.attempt.rank_log(rank),
             on_terminal=rank == 0,
+            folder=folder,
         )
         for rank in range(plan.processes_per_node)
     ]
@@ -169,7 +188,7 @@ def _members(plan: LaunchPlan) -> list[Member]:
 def _settled(outcome: Outcome, plan: LaunchPlan) -> Outcome:
     """Returns the outcome, taken from status.json where a stock launcher turned the ranks' agreed stop into exit code 1."""
     status = read_json(plan.run.status) or {}
-    if plan.launcher == "direct" or outcome.exit_code != EXIT_FAILED or status.get("state") != "stopped":
+    if isinstance(plan, ScriptPlan) or plan.launcher == "direct" or outcome.exit_code != EXIT_FAILED or status.get("state") != "stopped":
         return outcome
     plan.attempt.failure.unlink(missing_ok=True)
     return Outcome(EXIT_INTERRUPTED if status.get("cause") == "user" else EXIT_STOPPED, outcome.codes)
@@ -179,8 +198,19 @@ def _state(outcome: Outcome) -> State:
     return {EXIT_DONE: "completed", EXIT_STOPPED: "stopped", EXIT_INTERRUPTED: "stopped"}.get(outcome.exit_code, "failed")  # type: ignore[return-value]
 
 
-def _cause(outcome: Outcome) -> Cause:
-    return "user" if outcome.exit_code == EXIT_INTERRUPTED else "preempted"
+def _script_state(plan: ScriptPlan, outcome: Outcome) -> State:
+    """A script has stopped if that was asked for, and it said so: through should_stop(), or by an exit code that is not 0."""
+    if outcome.failure:
+        return "failed"
+    was_asked = bool(outcome.heard) or plan.attempt.stop_file.exists()
+    return "stopped" if plan.attempt.agreed_stop.exists() or (was_asked and any(outcome.codes)) else "completed"
+
+
+def _cause(plan: LaunchPlan, outcome: Outcome) -> Cause:
+    for path in (plan.attempt.agreed_stop, plan.attempt.stop_file) if isinstance(plan, ScriptPlan) else ():
+        if path.is_file() and (said := path.read_text(encoding="utf-8").strip()) in get_args(Cause):
+            return said  # type: ignore[return-value]
+    return "user" if outcome.exit_code == EXIT_INTERRUPTED or signal.SIGINT in outcome.heard else "preempted"
 
 
 def _headline(failure: Failure) -> str:

@@ -7,7 +7,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
@@ -20,6 +20,19 @@ VERBS: dict[str, str] = {
 """verb -> what it does; `launch.cli.<verb>` has the function of that name."""
 
 
+BEHIND_DASHES = "fullrank.behind_dashes"
+"""Key of ctx.meta: the words behind `--`, which belong to a script."""
+
+
+class Verb(TyperCommand):
+    """A command that keeps the words behind `--` apart, instead of taking them for its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own, behind = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, None)
+        ctx.meta[BEHIND_DASHES] = behind
+        return super().parse_args(ctx, own)
+
+
 class Verbs(TyperGroup):
     """The table above as a command group that imports a verb's module on use, so that `--help` costs no more than typer."""
 
@@ -30,7 +43,7 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name, help=VERBS[cmd_name])(_function(cmd_name))
+        app.command(cmd_name, help=VERBS[cmd_name], cls=Verb)(_function(cmd_name))
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

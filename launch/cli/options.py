@@ -25,7 +25,7 @@ def complete_strategy(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Returns the runs under the default run root that begin so."""
-    names = ["latest", *(path.parent.name for path in default_run_root().glob("*/*/resolved.yaml"))]
+    names = ["latest", *(path.parent.name for path in default_run_root().glob("*/*/status.json"))]
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -53,15 +53,19 @@ def _shipped(kind: str, incomplete: str) -> list[str]:
 
 
 ExperimentName = Annotated[
-    str,
+    str | None,
     typer.Argument(
-        metavar="EXPERIMENT",
+        metavar="[EXPERIMENT]",
         help="A shipped experiment, or the path of an experiment file (with a / or ending in .yaml).",
         autocompletion=complete_experiment,
     ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.")
+]
+ScriptPath = Annotated[
+    Path | None,
+    typer.Option("--script", metavar="FILE", help="Any Python script instead of an experiment; its own arguments stand behind --."),
 ]
 StrategyName = Annotated[
     str,

@@ -7,8 +7,19 @@ import sys
 
 import typer
 
-from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
-from launch.cli.planning import make_plan
+from launch.cli.options import (
+    ExperimentName,
+    Json,
+    LauncherName,
+    Nodes,
+    Overrides,
+    ProcessesPerNode,
+    RunDirectory,
+    RunRoot,
+    ScriptPath,
+    StrategyName,
+)
+from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_text
 from launch.config.errors import EXIT_DONE, FullrankError
 from launch.plan import LaunchPlan
@@ -18,8 +29,10 @@ from launch.render import describe_plan, render_files
 
 
 def plan(
-    experiment: ExperimentName,
+    ctx: typer.Context,
+    experiment: ExperimentName = None,
     overrides: Overrides = None,
+    script: ScriptPath = None,
     strategy: StrategyName = "auto",
     nodes: Nodes = None,
     processes_per_node: ProcessesPerNode = None,
@@ -28,7 +41,8 @@ def plan(
     run_root: RunRoot = None,
     as_json: Json = False,
 ) -> None:
-    launch_plan, probe = make_plan(experiment, overrides or [], strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    target = parse_target(ctx, experiment, overrides, script)
+    launch_plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
     raise typer.Exit(print_plan(launch_plan, probe, as_json))
 
 

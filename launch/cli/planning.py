@@ -3,16 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from launch.cli import BEHIND_DASHES
 from launch.cli.options import default_run_root
-from launch.config.errors import ConfigError, Problem, suggest
+from launch.config.errors import ConfigError, Problem, StateError, suggest
 from launch.config.load import load_experiment
-from launch.config.run_dir import new_run_id
+from launch.config.run_dir import RunDir, new_run_id, read_json
 from launch.config.strategy import load_strategy
-from launch.plan import LAUNCHERS, Launcher, Options
+from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
-from launch.probe import ExperimentProbe, probe_experiment
+from launch.plan_script import ScriptPlan, plan_script
+from launch.probe import ExperimentProbe, Probe, probe, probe_experiment
+from launch.script_file import read_script
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be launched: an experiment with its overrides, or a script with its arguments."""
+
+    experiment: str = ""
+    overrides: tuple[str, ...] = ()
+    script: Path | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def parse_target(ctx: typer.Context, experiment: str | None, overrides: Sequence[str] | None, script: Path | None) -> Target:
+    """Returns what was named on the command line.
+
+    Raises:
+        ConfigError: nothing, both, or words that belong to neither.
+    """
+    own, behind = [*([experiment] if experiment else []), *(overrides or [])], ctx.meta.get(BEHIND_DASHES)
+    if script is None and experiment is None:
+        raise ConfigError(Problem("what is to be launched?", fix=f"fullrank {ctx.info_name} EXPERIMENT, or fullrank {ctx.info_name} --script FILE"))
+    if script is None:
+        if behind:
+            what = f"{' '.join(behind)!r} stands behind --, where a script's arguments stand"
+            raise ConfigError(Problem(what, fix=f"fullrank {ctx.info_name} --script FILE -- ARGUMENTS; KEY=VALUE of an experiment needs no --"))
+        return Target(experiment=experiment or "", overrides=tuple(overrides or ()))
+    if own and ("=" in own[0] or own[0].startswith("-") or behind is not None):
+        what = f"{' '.join(own)!r} beside --script: a script has no experiment whose keys could be set"
+        raise ConfigError(Problem(what, fix=f"fullrank {ctx.info_name} --script {script} -- {' '.join(own)}, if the words are the script's own"))
+    if own:
+        what = f"an experiment ({own[0]}) and a script ({script}): only one of them can be launched"
+        raise ConfigError(Problem(what, fix=f"leave one out; the script's own arguments stand behind --: --script {script} -- {' '.join(own)}"))
+    return Target(script=script, arguments=tuple(behind or ()))
+
+
+def plan_target(
+    target: Target,
+    strategy: str = "auto",
+    nodes: int | None = None,
+    processes_per_node: int | None = None,
+    launcher: str = "direct",
+    run_dir: Path | None = None,
+    run_root: Path | None = None,
+) -> tuple[LaunchPlan, Probe]:
+    """Returns the plan behind a command line, and what the machine answered; writes nothing.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    if target.script is None:
+        return make_plan(target.experiment, target.overrides, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    return make_script_plan(target.script, target.arguments, Path.cwd(), strategy, nodes, processes_per_node, launcher, run_dir, run_root)
 
 
 def make_plan(
@@ -26,16 +85,73 @@ def make_plan(
     run_root: Path | None = None,
     attempt: int = 1,
 ) -> tuple[ExperimentPlan, ExperimentProbe]:
-    """Returns the plan behind a command line, and what the machine answered; writes nothing.
+    """Returns the plan of an experiment, and what the machine answered; writes nothing.
 
     Raises:
         ConfigError: with every problem of the experiment, or of the strategy, at once.
     """
     loaded = load_experiment(experiment, overrides)
-    run_path = (run_dir or (run_root or default_run_root()) / loaded.experiment.name / new_run_id()).expanduser().absolute()
+    run_path = _run_path(loaded.experiment.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher))
     answers = probe_experiment(loaded.experiment, run_path)
     return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
+
+
+def make_script_plan(
+    script: Path,
+    arguments: Sequence[str],
+    folder: Path,
+    strategy: str = "auto",
+    nodes: int | None = None,
+    processes_per_node: int | None = None,
+    launcher: str = "direct",
+    run_dir: Path | None = None,
+    run_root: Path | None = None,
+    attempt: int = 1,
+) -> tuple[ScriptPlan, Probe]:
+    """Returns the plan of a script that runs in `folder`, and what the machine answered; writes nothing.
+
+    Raises:
+        ConfigError: there is no such script, it is not Python, or the strategy has problems.
+    """
+    file = read_script(script)
+    run_path = _run_path(file.path.stem, run_dir, run_root)
+    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher))
+    answers = probe(run_path, file.path.parent)
+    return plan_script(file, arguments, folder, load_strategy(strategy), answers, options), answers
+
+
+def plan_again(run: RunDir, launcher: str = "") -> tuple[LaunchPlan, Probe]:
+    """Returns the plan of a run's next attempt, started as its newest one was; writes nothing.
+
+    Args:
+        launcher: another one than it had.
+
+    Raises:
+        StateError: it was never started, so nothing says how.
+        ConfigError: what it is made of is no longer there.
+    """
+    attempt = run.last_attempt()
+    last: dict[str, Any] = (read_json(attempt.plan) if attempt else None) or {}
+    file = last.get("strategy_file")
+    strategy = str(file if file and Path(file).is_file() else last.get("strategy") or "auto")
+    launcher, number = launcher or last.get("launcher") or "direct", attempt.number + 1 if attempt else 1
+    counts = {"nodes": last.get("nodes"), "processes_per_node": last.get("processes_per_node")}
+    if "script" in last:
+        folder = Path(last["folder"])
+        if not folder.is_dir():
+            what = f"the folder that {Path(last['script']).name} ran in is gone"
+            raise ConfigError(Problem(what, where=str(folder), fix="make it again, or start a new run"))
+        return make_script_plan(
+            Path(last["script"]), last["arguments"], folder, strategy, **counts, launcher=launcher, run_dir=run.path, attempt=number
+        )
+    if not run.resolved.is_file():
+        raise StateError(Problem("does not say what was started in it: neither a script's plan.json nor resolved.yaml is there", where=str(run.path)))
+    return make_plan(str(run.resolved), (), strategy, **counts, launcher=launcher, run_dir=run.path, attempt=number)
+
+
+def _run_path(name: str, run_dir: Path | None, run_root: Path | None) -> Path:
+    return (run_dir or (run_root or default_run_root()) / name / new_run_id()).expanduser().absolute()
 
 
 def _parse_launcher(name: str) -> Launcher:

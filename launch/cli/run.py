@@ -9,16 +9,29 @@ import typer
 
 from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
-from launch.cli.options import ExperimentName, Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName
+from launch.cli.options import (
+    ExperimentName,
+    Json,
+    LauncherName,
+    Nodes,
+    Overrides,
+    ProcessesPerNode,
+    RunDirectory,
+    RunRoot,
+    ScriptPath,
+    StrategyName,
+)
 from launch.cli.plan import print_plan
-from launch.cli.planning import make_plan
+from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
 from launch.preflight import preflight
 
 
 def run(
-    experiment: ExperimentName,
+    ctx: typer.Context,
+    experiment: ExperimentName = None,
     overrides: Overrides = None,
+    script: ScriptPath = None,
     strategy: StrategyName = "auto",
     nodes: Nodes = None,
     processes_per_node: ProcessesPerNode = None,
@@ -28,7 +41,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    plan, probe = make_plan(experiment, overrides or (), strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    target = parse_target(ctx, experiment, overrides, script)
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
     preflight(plan, probe)
     if dry_run:
         raise typer.Exit(print_plan(plan, probe, as_json))

@@ -47,9 +47,19 @@ class Attempt:
         return self.path / "environment.json"
 
     @property
+    def start(self) -> Path:
+        """Written by rank 0 when it has everything: the step and the checkpoint that training goes on from."""
+        return self.path / "start.json"
+
+    @property
     def stop_file(self) -> Path:
         """While this file is there, every rank finishes its step, saves and leaves."""
         return self.path / "stop"
+
+    @property
+    def agreed_stop(self) -> Path:
+        """Written by rank 0 of a script once should_stop() has told all ranks to stop; holds the cause."""
+        return self.path / "agreed_stop"
 
     @property
     def failures(self) -> Path:
@@ -143,6 +153,11 @@ class RunDir:
     @property
     def attempts(self) -> Path:
         return self.path / "attempts"
+
+    def newest_checkpoint(self) -> Path | None:
+        """Returns the newest checkpoint that was published whole, or None."""
+        found = [path.parent for path in self.checkpoints.glob("checkpoint-*/manifest.json") if path.parent.name.rpartition("-")[2].isdecimal()]
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.attempts / f"{number:04d}")
@@ -241,7 +256,7 @@ def find_run(name: str, root: Path) -> RunDir:
     direct = Path(name).expanduser()
     if (direct / "status.json").is_file() or (direct / "resolved.yaml").is_file():
         return RunDir(direct.absolute())
-    found = sorted((p.parent for p in root.glob("*/*/resolved.yaml")), key=lambda p: p.name)
+    found = sorted({p.parent for name in ("resolved.yaml", "status.json") for p in root.glob(f"*/*/{name}")}, key=lambda p: p.name)
     matches = found[-1:] if name == "latest" else [p for p in found if p.name == name or p.name.startswith(name)]
     if len(matches) == 1:
         return RunDir(matches[0].absolute())

@@ -1,0 +1,109 @@
+"""What can be known of somebody's training script by reading it; it is not run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.config.errors import ConfigError, Problem
+
+_JOINING = frozenset(
+    "accelerate colossalai composer deepspeed fairscale horovod ignite lightning megatron mpi4py pytorch_lightning ray transformers".split()
+)
+"""Packages that join the processes of a training, told by the launcher's variables."""
+
+_MENTIONS = frozenset(("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+_MOST_MODULES = 200
+"""Of the script's own; beyond that the reading ends."""
+
+
+@dataclass(frozen=True)
+class ScriptFile:
+    """A script, read.
+
+    Args:
+        sources: the script and the modules beside it that it imports, and theirs.
+        joins_processes: whether it, or a module of its own, uses something that joins processes, or looks at its rank itself.
+    """
+
+    path: Path
+    sources: tuple[Path, ...]
+    joins_processes: bool
+
+
+def read_script(path: Path) -> ScriptFile:
+    """Returns what a Python script says.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is not Python.
+    """
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
+        what = "is a folder, not a script" if path.is_dir() else "there is no such script"
+        raise ConfigError(Problem(what, where=str(path), key="--script", allowed=f"there: {', '.join(near)}" if near else None, fix="check the path"))
+    if path.suffix in (".yaml", ".yml"):
+        raise ConfigError(Problem("is not a Python script", where=str(path), key="--script", fix=f"fullrank run {path} if it is an experiment"))
+    try:
+        trees = dict(_own_trees(path))
+    except SyntaxError as error:
+        fix = "mend the line; a shell script starts its python itself: name that python file"
+        raise ConfigError(
+            Problem(f"is not Python: {error.msg}", where=f"{error.filename or path}:{error.lineno}", key="--script", fix=fix)
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(Problem(f"cannot be read: {error}", where=str(path), key="--script")) from error
+    return ScriptFile(path, tuple(trees), joins_processes=any(_joins(node) for tree in trees.values() for node in ast.walk(tree)))
+
+
+def _own_trees(script: Path) -> Iterator[tuple[Path, ast.Module]]:
+    """Yields the script and the modules beside it that it imports, and theirs."""
+    waiting, seen = [script], {script}
+    while waiting and len(seen) < _MOST_MODULES:
+        path = waiting.pop()
+        tree = _parse(path, must_be_python=path == script)
+        if tree is None:
+            continue
+        yield path, tree
+        for name in _imported(tree):
+            place = script.parent.joinpath(*name.split("."))
+            for file in (place.with_suffix(".py"), place / "__init__.py", place.parent.with_suffix(".py")):
+                if file not in seen and file.is_file():
+                    seen.add(file)
+                    waiting.append(file)
+
+
+def _parse(path: Path, must_be_python: bool) -> ast.Module | None:
+    """Python itself says what is wrong with a module when it comes to it; maybe it never does."""
+    try:
+        return ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, OSError, ValueError):
+        if must_be_python:
+            raise
+        return None
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+
+
+def _joins(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(_is_joining(alias.name) for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return any(_is_joining(f"{node.module}.{alias.name}") for alias in node.names)
+    if isinstance(node, ast.Attribute):
+        return node.attr == "distributed" and isinstance(node.value, ast.Name) and node.value.id == "torch"
+    return isinstance(node, ast.Constant) and node.value in _MENTIONS
+
+
+def _is_joining(module: str) -> bool:
+    return module.split(".")[0] in _JOINING or f"{module}.".startswith("torch.distributed.")
