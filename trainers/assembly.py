@@ -13,7 +13,7 @@ from torch import nn
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
-from launch.config.run_dir import Attempt, RunDir, update_status
+from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
@@ -28,6 +28,7 @@ from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
 from trainers.trackers import SILENT, open_trackers
+from trainers.warm_up import settle_reduction_order
 from trainers.world import read_world
 
 
@@ -57,9 +58,11 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     experiment, engine, arithmetic = joined.experiment, joined.engine, joined.arithmetic
     world, values = engine.world, dump_experiment(experiment)
     console = Console(world.is_main)
+    stops.leave_if_asked(engine.sum_over_ranks, "joining the other ranks")
     console.say("loading data and model")
     crash.phase = "loading data"
     task = build_task(experiment)
+    stops.leave_if_asked(engine.sum_over_ranks, "loading data")
     num_samples = task.num_samples["train"]
     per_epoch = steps_per_epoch(num_samples, arithmetic.global_batch_size)
     num_steps = total_steps(experiment.train.duration, num_samples, arithmetic.global_batch_size)
@@ -69,15 +72,18 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     engine.refuse_unless_equal(rank_facts(values, model))
     model, optimizer = engine.prepare(model, build_optimizer(model.to(engine.device), experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
+    settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     torch.manual_seed(experiment.seed * 1_000_003 + world.rank)  # dropout differs between ranks
 
     checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
+    stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
     if world.is_main:
+        write_json(attempt.start, {"first_step": progress.step, "checkpoint": newest.name if newest else None})
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
     console.say(describe(engine, engine.unwrap(model), arithmetic, num_steps))
-    for note in task.notes:
+    for note in (*checkpoints.notes, *task.notes):
         console.say(note)
     if engine.precision == "bf16" and engine.device.type == "cpu":
         console.say("warning: bf16 on a CPU without AMX is about 3 times slower than fp32")
@@ -107,7 +113,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
             experiment.data.num_workers,
             pin_memory=engine.device.type == "cuda",
         ),
-        evaluator=Evaluator(engine, task, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, experiment.data.num_workers),
+        evaluator=Evaluator(engine, task, stops, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, experiment.data.num_workers),
         checkpoints=checkpoints,
         trackers=open_trackers(run, experiment, facts) if world.is_main else SILENT,
         stops=stops,

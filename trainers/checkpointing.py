@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,7 +10,8 @@ import random
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ import torch
 from torch import nn
 
 from launch.config import experiment as config
+from launch.config.changes import ACCEPTED_VARIABLE, changed_keys
 from launch.config.errors import FullrankError, Problem, StateError
-from launch.config.run_dir import RunDir
+from launch.config.run_dir import RunDir, update_status
 from trainers.engine import Engine
+from trainers.host_copies import HostCopies
 from trainers.manifest import FORMAT, find_newest, is_complete, is_usable, prune, publish
 from trainers.tasks import Task
 
@@ -36,6 +40,7 @@ class Progress:
     Args:
         step: optimizer steps done.
         best: best value of the evaluation metric so far, with the step it was reached at.
+        evaluated_step: step of the last whole evaluation; a stop may have left the one of `step` for later.
     """
 
     step: int = 0
@@ -43,6 +48,7 @@ class Progress:
     best: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
+    evaluated_step: int | None = None
 
 
 class Checkpoints:
@@ -53,6 +59,10 @@ class Checkpoints:
         self._writer: threading.Thread | None = None
         self._failure: OSError | None = None
         self._failures_in_a_row = 0
+        self._copies = HostCopies()
+        self._written: dict[str, Any] = {}
+        self._blocked_s = 0.0
+        self.notes: list[str] = []
 
     def save(self, model: nn.Module, optimizer: Any, schedule: Any, progress: Progress) -> None:
         """Publishes checkpoint-<step>; training waits only for the copy to host memory if `background`. Every rank must call this.
@@ -60,6 +70,7 @@ class Checkpoints:
         Raises:
             FullrankError: two saves in a row failed (a full disk, say); the older checkpoints are still there.
         """
+        started = time.perf_counter()
         ranks = self._engine.gather_objects(_random_state(self._engine.device))
         if not self._engine.world.is_main:
             return
@@ -82,15 +93,18 @@ class Checkpoints:
             "experiment": dict(self._experiment),
         }
         weights = dict(module.state_dict())
-        if not self._options.background:
-            self._write(path, module, weights, tensors, state)
+        if self._options.background:
+            weights, tensors = self._copies.take((weights, tensors))
+            self._writer = threading.Thread(target=self._write, args=(path, module, weights, tensors, state, started), name="checkpoint")
+            self._writer.start()
+            self._blocked_s = time.perf_counter() - started
+        else:
+            self._write(path, module, weights, tensors, state, started)
+            self._blocked_s = time.perf_counter() - started
             self.wait()
-            return
-        self._writer = threading.Thread(target=self._write, args=(path, module, _copied(weights), _copied(tensors), state), name="checkpoint")
-        self._writer.start()
 
     def wait(self) -> None:
-        """Returns when no save is under way; reports a failed one.
+        """Returns when no save is under way; reports a failed one, and how long a whole one took (status.json: checkpoint).
 
         Raises:
             FullrankError: it was the second failure in a row.
@@ -98,6 +112,10 @@ class Checkpoints:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        if self._written:
+            with contextlib.suppress(OSError):
+                update_status(self._run, checkpoint=self._written | {"blocked_seconds": round(self._blocked_s, 3)})
+            self._written = {}
         failure, self._failure = self._failure, None
         if failure is None:
             return
@@ -126,17 +144,27 @@ class Checkpoints:
             raise StateError(
                 Problem(f"was written in format {state['format']}, and this fullrank reads up to {FORMAT}", where=str(path), fix="update fullrank")
             )
-        _refuse_other_training(state["experiment"], self._experiment, path)
+        self.notes += _refuse_other_training(state["experiment"], self._experiment, path)
         self.load_weights(path, model)
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(tensors["optimizer"])
         schedule.load_state_dict(tensors["schedule"])
         if self._engine.accelerator.scaler and tensors["scaler"]:
             self._engine.accelerator.scaler.load_state_dict(tensors["scaler"])
-        if state["world_size"] == self._engine.world.world_size:
-            torch.set_num_threads(state["threads"])  # sums depend on it: the same numbers need the same count
-            _restore_random_state(tensors["random"][self._engine.world.rank], self._engine.device)
-        return Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+        self._restore_exactness(state, tensors["random"])
+        return Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
+
+    def _restore_exactness(self, state: Mapping[str, Any], random_states: Sequence[Mapping[str, Any]]) -> None:
+        """Puts back what the last bits depend on: threads a rank, and random states, both of the same number of ranks."""
+        world, before = self._engine.world, state["world_size"]
+        if before != world.world_size:
+            torch.manual_seed(((int(self._experiment["seed"]) * 1_000_003 + state["step"]) * 1_000_003 + world.rank) % 2**63)
+            self.notes.append(f"{before} -> {world.world_size} processes: the same samples follow, sums and dropout differ in their bits")
+            return
+        if state["threads"] != torch.get_num_threads():
+            self.notes.append(f"{state['threads']} threads a rank, as before, not {torch.get_num_threads()}: sums depend on their number")
+            torch.set_num_threads(state["threads"])
+        _restore_random_state(random_states[world.rank], self._engine.device)
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
         """Replaces the model's weights by a checkpoint's."""
@@ -144,7 +172,7 @@ class Checkpoints:
 
         load_model(self._engine.unwrap(model), path / "model.safetensors")
 
-    def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -155,6 +183,8 @@ class Checkpoints:
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
             prune(self._run, self._options.keep, state["best_step"] if self._options.keep_best else None)
             self._failures_in_a_row = 0
+            size = sum(file.stat().st_size for file in path.iterdir())
+            self._written = {"step": state["step"], "seconds": round(time.perf_counter() - started, 3), "bytes": size}
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
             is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
             shutil.rmtree(temporary, ignore_errors=True)
@@ -163,57 +193,27 @@ class Checkpoints:
             self._failures_in_a_row += 1
 
 
-MAY_CHANGE = (
-    "name",
-    "data.num_workers",
-    "train.duration",
-    "train.micro_batch_size",
-    "train.precision",
-    "evaluate",
-    "checkpoint",
-    "tracking",
-    "model.compile",
-    "model.gradient_checkpointing",
-)
-"""Keys that may differ between attempts of one run; any other would make it another training."""
+def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
+    """Returns a line for each change that a person has forced.
 
-
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (key, before, now) for every differing value that may not differ between attempts."""
-    for name in sorted({*before, *now}):
-        key, old, new = f"{prefix}{name}", before.get(name), now.get(name)
-        if key in MAY_CHANGE or old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from changed_keys(old, new, f"{key}.")
-        else:
-            yield key, old, new
-
-
-def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    Raises:
+        StateError: something else differs that may not.
+    """
+    accepted = os.environ.get(ACCEPTED_VARIABLE, "").split(",")
+    changes = list(changed_keys(before, now))
     problems = [
         Problem(
-            f"is {new!r} now and was {old!r} when {path.name} was written: going on would be another training",
+            f"is {change.now!r} now and was {change.before!r} when {path.name} was written: going on would be another training",
             where=str(path),
-            key=key,
-            fix="a new run for the new value",
+            key=change.key,
+            fix="a new run for the new value, or on purpose: fullrank resume --force",
         )
-        for key, old, new in changed_keys(before, now)
+        for change in changes
+        if change.key not in accepted
     ]
     if problems:
         raise StateError(*problems)
-
-
-def _copied(value: Any, copies: dict[tuple[int, torch.Size], torch.Tensor] | None = None) -> Any:
-    """Returns a deep copy in host memory; tensors that share memory (tied weights) share it in the copy too."""
-    copies = {} if copies is None else copies
-    if isinstance(value, torch.Tensor):
-        return copies.setdefault((value.data_ptr(), value.shape), value.detach().to("cpu", copy=True))
-    if isinstance(value, Mapping):
-        return {key: _copied(item, copies) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item, copies) for item in value)
-    return value
+    return [f"warning: changed by force since {path.name}: {change}" for change in changes]
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 import traceback
 
 from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Cause, RunDir, update_status
+from trainers.engine import Engine
 from trainers.loop import Training
+from trainers.manifest import sorted_checkpoints
+from trainers.stopping import StopAgreed, StopRequests
 
 
 def close(training: Training, cause: Cause | None) -> int:
@@ -22,10 +26,22 @@ def close(training: Training, cause: Cause | None) -> int:
         else:
             update_status(run, state="stopped", cause=cause, step=progress.step, ended=time.time())
             training.console.stop()
-            training.console.say(f"stopped ({cause}) at step {progress.step}, saved; go on with: fullrank resume {run.path}")
+            training.console.say(f"stopped ({cause}) at step {progress.step}, {_what_is_saved(run, progress.step)}; {_go_on(run)}")
+        training.stops.forget_stop_file()
     training.engine.barrier()  # nobody leaves while rank 0 is still writing
     training.engine.close()
     return exit_code(cause)
+
+
+def close_early(engine: Engine, run: RunDir, stops: StopRequests, stop: StopAgreed) -> int:
+    """Leaves before the first step, with nothing to save, and returns the exit code. Every rank must call this."""
+    if engine.world.is_main:
+        update_status(run, state="stopped", cause=stop.cause, ended=time.time())
+        print(f"stopped ({stop.cause}) while {stop.during}, nothing to save; {_go_on(run)}", file=sys.stderr, flush=True)
+        stops.forget_stop_file()
+    engine.barrier()
+    engine.close()
+    return exit_code(stop.cause)
 
 
 def exit_code(cause: Cause | None) -> int:
@@ -43,6 +59,18 @@ def save_model(training: Training) -> None:
     training.task.save(model, temporary, model.state_dict())
     shutil.rmtree(training.run.model, ignore_errors=True)
     temporary.rename(training.run.model)
+
+
+def _what_is_saved(run: RunDir, step: int) -> str:
+    """A stop does not hide that its checkpoint could not be written."""
+    newest = sorted_checkpoints(run)[-1:]
+    if newest and newest[0].name == f"checkpoint-{step}":
+        return "saved"
+    return f"NOT saved: training will go on from {newest[0].name if newest else 'the start'}"
+
+
+def _go_on(run: RunDir) -> str:
+    return f"go on with: fullrank resume {run.path}"
 
 
 def _report(run: RunDir, training: Training) -> None:

@@ -13,6 +13,7 @@ from launch.config.run_dir import RunDir, write_json
 from trainers.engine import Engine
 from trainers.loader import build_evaluation_loader, move_batch
 from trainers.sampler import evaluation_batches
+from trainers.stopping import StopChecks, StopRequests
 from trainers.tasks import Task
 
 
@@ -35,13 +36,16 @@ class Evaluation:
 class Evaluator:
     """Evaluates splits of a task."""
 
-    def __init__(self, engine: Engine, task: Task, batch_size: int, num_workers: int) -> None:
-        self._engine, self._task, self._batch_size, self._num_workers = engine, task, batch_size, num_workers
+    def __init__(self, engine: Engine, task: Task, stops: StopRequests, batch_size: int, num_workers: int) -> None:
+        self._engine, self._task, self._stops, self._batch_size, self._num_workers = engine, task, stops, batch_size, num_workers
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         """Returns the metrics of `model` on a split, equal on every rank. Every rank must call this.
 
         The unwrapped module runs, so ranks may have different numbers of batches.
+
+        Raises:
+            StopAgreed: on every rank, if one was asked to stop meanwhile; nothing of this evaluation stays.
         """
         started = time.perf_counter()
         engine, task, world = self._engine, self._task, self._engine.world
@@ -55,7 +59,13 @@ class Evaluator:
         metrics = task.build_metrics().to(engine.device)
         loss_sum, count = torch.zeros((), dtype=torch.float64), 0
         with torch.inference_mode(), engine.accelerator.autocast():
-            for batch in loader:
+            stop_checks = StopChecks(self._stops, engine.sum_over_ranks, world.is_main, f"evaluating the {split} split")
+            remaining = iter(loader)
+            for _ in range(num_rounds(task.num_samples[split], self._batch_size, world.world_size)):
+                stop_checks.before_batch()
+                batch = next(remaining, None)
+                if batch is None:  # the other ranks have one more
+                    break
                 batch_loss, batch_count, arguments = task.evaluate_batch(module, move_batch(batch, engine.device))
                 metrics.update(*arguments)
                 loss_sum, count = loss_sum + batch_loss.double().cpu(), count + int(batch_count)
@@ -67,6 +77,12 @@ class Evaluator:
         return Evaluation(
             split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], time.perf_counter() - started
         )
+
+
+def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
+    """Returns the batches of the rank that has the most."""
+    num_batches = -(-num_samples // batch_size)
+    return -(-num_batches // world_size)
 
 
 def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, label_names: list[str]) -> None:

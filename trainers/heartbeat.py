@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
-from launch.config.run_dir import RunDir, update_status
+from launch.config.run_dir import Cause, RunDir, update_status
 from trainers.crash import CrashReport
 
 INTERVAL_S = 2.0
@@ -22,12 +23,23 @@ class Heartbeat:
         """Notes that `step` optimizer steps are done."""
         self._crash.step, self._crash.phase = step, phase
         now = time.monotonic()
-        if self._is_main and now >= self._next:
+        if now >= self._next:
             self._next = now + INTERVAL_S
-            try:
-                update_status(self._run, step=step)
-                self._has_warned = False
-            except OSError as error:  # training outlives a full disk for as long as nothing needs it
-                if not self._has_warned:
-                    print(f"warning: {self._run.status} cannot be written: {error.strerror}; training goes on", file=sys.stderr, flush=True)
-                self._has_warned = True
+            self.note(step=step)
+
+    def announce_stop(self, cause: Cause) -> None:
+        """Notes that all ranks have agreed to stop, and are saving."""
+        self._crash.phase = "saving before a stop"
+        self.note(state="stopping", cause=cause)
+
+    def note(self, **changes: Any) -> None:
+        """Sets keys of status.json, from rank 0; training outlives a full disk for as long as nothing needs it."""
+        if not self._is_main:
+            return
+        try:
+            update_status(self._run, **changes)
+            self._has_warned = False
+        except OSError as error:
+            if not self._has_warned:
+                print(f"warning: {self._run.status} cannot be written: {error.strerror}; training goes on", file=sys.stderr, flush=True)
+            self._has_warned = True

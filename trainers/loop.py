@@ -24,7 +24,7 @@ from trainers.heartbeat import Heartbeat
 from trainers.loader import StepBatches, move_batch
 from trainers.optimizers import set_training_mode
 from trainers.sampler import samples_consumed
-from trainers.stopping import StopRequests, agreed_cause
+from trainers.stopping import StopAgreed, StopRequests, agreed_cause
 from trainers.tasks import Task
 from trainers.trackers import Trackers
 
@@ -70,6 +70,11 @@ class Training:
         return every is not None and self.progress.step % every.in_steps(self.steps_per_epoch) == 0
 
     @property
+    def owes_evaluation(self) -> bool:
+        """Returns whether the evaluation of this step is due and not done, perhaps because a stop cut it short."""
+        return self.progress.step > 0 and self.progress.evaluated_step != self.progress.step and self.is_due(self.experiment.evaluate.every)
+
+    @property
     def is_done(self) -> bool:
         return self.progress.step >= self.total_steps
 
@@ -87,10 +92,33 @@ class StepResult:
 
 def fit(training: Training) -> Cause | None:
     """Trains to the end, or until all ranks agree to stop; returns why it stopped, None if it did not. Every rank must call this."""
-    experiment, progress = training.experiment, training.progress
     set_training_mode(training.model)
-    training.console.start(progress.step, training.total_steps)
+    training.console.start(training.progress.step, training.total_steps)
     training.throughput = Throughput()
+    try:
+        take_steps(training)
+        evaluate_last_step(training)
+    except StopAgreed as stop:
+        training.heartbeat.announce_stop(stop.cause)
+        save(training)  # of the last whole step; an evaluation that was cut short comes first in the resumed run
+        training.checkpoints.wait()
+        return stop.cause
+    try:
+        test(training)
+    except StopAgreed as stop:  # the last checkpoint has everything, and the weights in memory may be the best ones
+        return stop.cause
+    return None
+
+
+def take_steps(training: Training) -> None:
+    """Takes the steps that are left, with what is due after each. Every rank must call this.
+
+    Raises:
+        StopAgreed: on every rank, after the same step.
+    """
+    experiment, progress = training.experiment, training.progress
+    if training.owes_evaluation and evaluate_now(training):
+        save(training)
     for batches in training.steps if not has_no_gain(training) else ():
         result = train_step(training, batches)
         progress.step += 1
@@ -99,19 +127,16 @@ def fit(training: Training) -> Cause | None:
         training.console.advance()
         if training.is_due(experiment.tracking.log_every) or training.is_done or progress.step == 1:
             log_step(training, result)
+        if result.cause:
+            raise StopAgreed(result.cause, "training")
         paused = time.perf_counter()
-        is_best = training.is_due(experiment.evaluate.every) and evaluate_now(training)
-        if is_best or result.cause or training.is_due(checkpoint_interval(experiment)):
+        is_best = training.owes_evaluation and evaluate_now(training)
+        if is_best or training.is_due(checkpoint_interval(experiment)):
             save(training)
         training.throughput.pause(time.perf_counter() - paused)
-        if result.cause:
-            training.checkpoints.wait()
-            return result.cause
         if has_no_gain(training):
             training.console.say(f"stopping early: no gain in {experiment.evaluate.metric} for {progress.evaluations_without_gain} evaluations")
             break
-    finish(training)
-    return None
 
 
 def train_step(training: Training, batches: StepBatches) -> StepResult:
@@ -182,10 +207,12 @@ def log_step(training: Training, result: StepResult) -> None:
 
 def evaluate_now(training: Training, split: str = "validation") -> bool:
     """Evaluates the validation split, moves what depends on it, and returns whether it is the best so far. Every rank must call this."""
-    if split not in training.task.num_samples:
-        return False
-    evaluation = judge(training, split, training.progress.step)
     options, progress = training.experiment.evaluate, training.progress
+    if split not in training.task.num_samples:
+        progress.evaluated_step = progress.step
+        return False
+    evaluation = judge(training, split, progress.step)
+    progress.evaluated_step = progress.step
     value = evaluation.metrics[options.metric]
     if training.experiment.schedule.name == "plateau":
         training.schedule.step(value if options.mode == "min" else -value)
@@ -235,17 +262,29 @@ def has_no_gain(training: Training) -> bool:
     return stopping is not None and training.progress.evaluations_without_gain >= stopping.patience
 
 
-def finish(training: Training) -> None:
-    """Evaluates what the last step left, picks the best weights, and lets the test split see them once. Every rank must call this."""
-    experiment, progress = training.experiment, training.progress
-    if not training.is_due(experiment.evaluate.every):
+def evaluate_last_step(training: Training) -> None:
+    """Evaluates what the last step left, and saves it. Every rank must call this.
+
+    Raises:
+        StopAgreed: on every rank, if one was asked to stop meanwhile.
+    """
+    if training.progress.evaluated_step != training.progress.step:
         evaluate_now(training)
     save(training)
     training.checkpoints.wait()
     training.engine.barrier()
+
+
+def test(training: Training) -> None:
+    """Picks the best weights, and lets the test split see them once. Every rank must call this.
+
+    Raises:
+        StopAgreed: on every rank, if one was asked to stop meanwhile.
+    """
+    progress = training.progress
     training.console.stop()
     tested_step = progress.step
-    if experiment.evaluate.test == "best" and progress.best_step not in (None, progress.step):
+    if training.experiment.evaluate.test == "best" and progress.best_step not in (None, progress.step):
         tested_step = load_best(training)
     if "test" in training.task.num_samples:
         keep_evaluation(training, judge(training, "test", tested_step), tested_step)

@@ -17,7 +17,7 @@ if not __package__:  # started as a file: find the packages beside this folder, 
 
 from launch.config.run_dir import Attempt, RunDir
 from trainers.crash import CrashReport
-from trainers.stopping import StopRequests, die_with_parent
+from trainers.stopping import StopAgreed, StopRequests, die_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def started_attempt() -> Attempt | None:
 def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) -> int:
     """Joins the other ranks, builds the training, runs it, and leaves. Every rank must call this."""
     from trainers.assembly import build_training, join
-    from trainers.closing import close, exit_code
+    from trainers.closing import close, close_early, exit_code
     from trainers.loop import fit
     from trainers.starting import open_run
 
@@ -69,7 +69,10 @@ def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) 
     run, attempt = open_run(joined.engine, joined.loaded, joined.experiment, options.run_dir)
     crash.attempt = attempt
     stops.watch(attempt.stop_file)
-    training = build_training(joined, run, attempt, stops, crash)
+    try:
+        training = build_training(joined, run, attempt, stops, crash)
+    except StopAgreed as stop:
+        return close_early(joined.engine, run, stops, stop)
     with training.trackers as trackers:
         cause = fit(training)
         trackers.exit_code = exit_code(cause)

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from launch.config.changes import changed_keys
 from launch.config.errors import FullrankError, StateError
 from launch.config.experiment import Checkpoint
 from launch.config.run_dir import RunDir
-from trainers.checkpointing import Checkpoints, Progress, changed_keys
+from trainers.checkpointing import Checkpoints, Progress
 from trainers.engine import Engine
 from trainers.manifest import find_damage, sorted_checkpoints
 from trainers.world import World

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.stopping import CAUSES, StopRequests, agreed_cause
+from trainers.stopping import CAUSES, StopAgreed, StopChecks, StopRequests, agreed_cause, next_interval
 
 
 @pytest.fixture
@@ -29,10 +29,14 @@ def test_a_signal_is_heard_as_its_cause(requests: StopRequests, number: signal.S
     assert agreed_cause(requests.flags()) == cause
 
 
-def test_a_repeated_warning_counts_once_and_a_second_ctrl_c_interrupts(requests: StopRequests) -> None:
-    for _ in range(3):
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert sum(requests.flags()) == 1
+def test_a_repeated_signal_counts_once(requests: StopRequests) -> None:
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    assert [cause for cause, flag in zip(CAUSES, requests.flags(), strict=True) if flag] == ["preempted", "user"]
+
+
+def test_a_later_ctrl_c_interrupts(requests: StopRequests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.stopping.ONE_PRESS_S", 0.0)
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -43,6 +47,45 @@ def test_the_stop_file_says_the_cause(requests: StopRequests, tmp_path: Path, te
     (tmp_path / "stop").write_text(text)
     requests.watch(tmp_path / "stop")
     assert agreed_cause(requests.flags()) == cause
+
+
+def test_the_stop_file_names_the_cause_of_a_signal_at_once(requests: StopRequests, tmp_path: Path) -> None:
+    requests.watch(tmp_path / "stop")
+    requests.flags()
+    (tmp_path / "stop").write_text("time_limit")
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert agreed_cause(requests.flags()) == "time_limit"
+    requests.forget_stop_file()
+    assert not (tmp_path / "stop").exists()
+
+
+def test_a_request_is_agreed_on_by_raising_where_every_rank_is(requests: StopRequests) -> None:
+    requests.leave_if_asked(list, "loading data")
+    with pytest.raises(StopAgreed, match="preempted, while loading data"):
+        requests.leave_if_asked(lambda flags: [flag + 1.0 * (place == 0) for place, flag in enumerate(flags)], "loading data")
+
+
+@pytest.mark.parametrize(("batches", "seconds", "expected"), [(1, 0.1, 4), (4, 0.4, 10), (10, 5.0, 2), (1, 30.0, 1), (1, 0.0, 4)])
+def test_ranks_are_asked_about_once_a_second(batches: int, seconds: float, expected: int) -> None:
+    assert next_interval(batches, seconds) == expected
+
+
+def test_all_ranks_ask_at_the_batches_that_rank_0_says(requests: StopRequests) -> None:
+    asked: list[list[float]] = []
+
+    def sums(values: list[float]) -> list[float]:
+        asked.append(values)
+        return [0.3, *values[1:]]  # what rank 0 measured
+
+    checks = StopChecks(requests, sums, is_main=False, during="evaluating")
+    for _ in range(1 + 3 + 10):
+        checks.before_batch()
+    assert [values[0] for values in asked] == [0.0, 0.0, 0.0]
+    for _ in range(32):
+        checks.before_batch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(StopAgreed):
+        checks.before_batch()
 
 
 def test_one_rank_is_enough_and_what_a_person_asked_for_wins() -> None:
