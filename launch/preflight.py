@@ -73,16 +73,33 @@ def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if not probe.is_offline:
         return []
-    named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
     return [
         plan.loaded.problem(
             key,
             f"{name} is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
             fix=f"unset HF_HUB_OFFLINE, or {key}=./a-local-folder",
         )
-        for key, name in named.items()
-        if key not in probe.hub_cached
+        for key, name in _uncached(probe).items()
     ]
+
+
+def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    if probe.unreachable_hub is None:
+        return []
+    return [
+        plan.loaded.problem(
+            key,
+            f"{name} is not in the hub cache, and {probe.unreachable_hub} does not answer",
+            fix=f"fullrank fetch where there is a network, with HF_HOME and FULLRANK_CACHE on a shared disk; or {key}=./a-local-folder",
+        )
+        for key, name in _uncached(probe).items()
+    ]
+
+
+def _uncached(probe: ExperimentProbe) -> dict[str, str]:
+    """Returns the hub names that would have to be fetched, by the key that names them."""
+    named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
+    return {key: name for key, name in named.items() if key not in probe.hub_cached}
 
 
 def check_devices(plan: LaunchPlan, probe: Probe) -> list[Problem]:
@@ -142,5 +159,6 @@ MACHINE_CHECKS: dict[str, Check] = {
 
 EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "packages": check_packages,
+    "hub": check_hub,
     "wandb": check_wandb,
 }

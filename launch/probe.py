@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.experiment import Experiment
+from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
+from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.samples import SampleCount, count_train_samples
 
@@ -97,7 +99,8 @@ class ExperimentProbe(Probe):
         model, data: what the two sources name.
         missing_paths: keys of the experiment whose local path is not there, with that path.
         is_offline: whether the hub is switched off (HF_HUB_OFFLINE).
-        hub_cached: keys of the experiment whose hub name is in the local hub cache.
+        hub_cached: keys of the experiment whose hub name is in the local hub cache, or prepared.
+        unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
     """
 
@@ -107,6 +110,7 @@ class ExperimentProbe(Probe):
     missing_paths: dict[str, Path]
     is_offline: bool
     hub_cached: frozenset[str]
+    unreachable_hub: str | None
     is_wandb_logged_in: bool
 
 
@@ -123,17 +127,18 @@ def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
     """Returns what plan and preflight of an experiment need to know of the world."""
     model = parse_model(experiment.model)
     data = parse_source(experiment.data.source, "data.source")
+    hub_cached = _hub_cached(experiment, model, data)
+    hub_names = {key for key, source in (("model.source", model), ("data.source", data)) if isinstance(source, HubName)}
     return ExperimentProbe(
         **vars(probe(run_path, Path.cwd())),
         model=model,
         data=data,
         samples=count_train_samples(experiment, data),
         missing_paths=_missing_paths(experiment, model, data),
-        is_offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
-        hub_cached=frozenset(
-            key for key, source, kind in (("model.source", model, "models"), ("data.source", data, "datasets")) if _in_hub_cache(source, kind)
-        ),
-        is_wandb_logged_in=_is_wandb_logged_in(),
+        is_offline=is_hub_offline(),
+        hub_cached=hub_cached,
+        unreachable_hub=_unreachable_hub(hub_names - hub_cached),
+        is_wandb_logged_in=is_wandb_logged_in(),
     )
 
 
@@ -243,16 +248,23 @@ def _missing_paths(experiment: Experiment, model: Source, data: Source) -> dict[
     return {key: path for key, path in paths.items() if not path.exists()}
 
 
-def _in_hub_cache(source: Source, kind: str) -> bool:
-    """Layout of huggingface_hub's cache: <cache>/models--owner--name/snapshots/<commit>/."""
-    if not isinstance(source, HubName):
-        return False
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    return any((cache / f"{kind}--{source.name.replace('/', '--')}" / "snapshots").glob("*"))
+def _hub_cached(experiment: Experiment, model: Source, data: Source) -> frozenset[str]:
+    """Returns the keys whose hub name needs no hub: it is in the hub's cache, or what was made of it is prepared."""
+    cached = {
+        "model.source": isinstance(model, HubName) and is_hub_cached(model, "models"),
+        "data.source": isinstance(data, HubName) and (read_prepared(experiment) is not None or is_hub_cached(data, "datasets")),
+    }
+    return frozenset(key for key, is_cached in cached.items() if is_cached)
 
 
-def _is_wandb_logged_in() -> bool:
+def _unreachable_hub(named: set[str]) -> str | None:
+    """Returns the hub's URL if something is needed of it and it does not answer."""
+    endpoint = hub_endpoint()
+    return endpoint if named and not is_hub_offline() and not is_reachable(endpoint) else None
+
+
+def is_wandb_logged_in() -> bool:
+    """Returns whether the W&B client would find a key, which is not read into memory where it can be helped, and never shown."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]

@@ -36,6 +36,12 @@ MACHINE = Machine(host="node1", num_cores=8, num_gpus=0, memory_bytes=16 * 2**30
 RUN_PATH = Path("/runs/tiny/20260101-000000-abcdef")
 
 
+@pytest.fixture(autouse=True)
+def hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test of the launcher asks the network."""
+    monkeypatch.setattr("launch.probe.is_reachable", lambda url: True)
+
+
 @pytest.fixture
 def experiment_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
@@ -72,6 +78,7 @@ def make_probe() -> Callable[..., ExperimentProbe]:
             missing_paths={},
             is_offline=False,
             hub_cached=frozenset(),
+            unreachable_hub=None,
             is_wandb_logged_in=False,
         )
         return replace(known, **changes)

@@ -64,6 +64,11 @@ def test_hub_name_that_is_not_cached_while_the_hub_is_off(make_plan, make_probe)
     assert found == (ConfigError, ["owner/model is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)"])
 
 
+def test_hub_name_that_is_not_cached_while_the_hub_does_not_answer(make_plan, make_probe):
+    found = problems(make_plan, make_probe, unreachable_hub="https://hub.example", hub_cached=frozenset({"model.source"}))
+    assert found == (PreflightError, ["owner/data is not in the hub cache, and https://hub.example does not answer"])
+
+
 @pytest.mark.parametrize(
     ("place", "what"),
     [

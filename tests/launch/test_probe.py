@@ -86,10 +86,32 @@ def test_offline_and_hub_cache_are_read_from_the_environment(experiment_file, tm
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    (tmp_path / "hf/hub/models--owner--model/snapshots/abc").mkdir(parents=True)
+    snapshot = tmp_path / "hf/hub/models--owner--model/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_text("")
     answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
     assert answers.is_offline
     assert answers.hub_cached == {"model.source"}
+
+
+def test_the_hub_is_asked_only_for_what_is_not_here(experiment_file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("launch.probe.is_reachable", asked.append)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
+    experiment = load_experiment(str(experiment_file)).experiment
+    assert probe_experiment(experiment, tmp_path / "run").unreachable_hub == "https://hub.example"
+    local = load_experiment(str(experiment_file), [f"data.source={tmp_path}", f"model.source={tmp_path}"]).experiment
+    assert probe_experiment(local, tmp_path / "run").unreachable_hub is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert probe_experiment(experiment, tmp_path / "run").unreachable_hub is None
+    assert asked == ["https://hub.example"]
+
+
+def test_prepared_data_of_the_hub_needs_no_hub(experiment_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.probe.read_prepared", lambda experiment: {"train": 7})
+    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
+    assert answers.hub_cached == {"data.source"}
 
 
 def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
