@@ -1,0 +1,156 @@
+"""What a person's own script may import, under fullrank or not: stop when asked, publish checkpoints, find the newest.
+
+    from trainers.runtime import latest_checkpoint, publish_checkpoint, should_stop
+
+Importing it makes SIGTERM, SIGUSR2 and Ctrl-C requests that should_stop() tells of, instead of the end of the process (a
+second Ctrl-C is one again). Under `fullrank run --script` checkpoints lie in the run directory, and `fullrank resume` goes
+on from the newest; without fullrank they lie in ./checkpoints, and starting the script again goes on from there.
+examples/resumable.py is a whole script that uses all three.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launch.config.run_dir import Attempt, RunDir, write_atomic
+from trainers.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints
+from trainers.stopping import StopRequests, agreed_cause
+
+__all__ = ["latest_checkpoint", "publish_checkpoint", "should_stop"]
+
+
+def should_stop() -> bool:
+    """Returns whether the training was asked to stop: the same answer on every rank, so that all leave at the same step.
+
+    Every rank must call this, once a step, say: it is one small all-reduce over the host once torch.distributed is
+    initialised, and no more than a look at a variable before or without it. Save, then leave with an exit code other than 0
+    (75 is the usual one), unless everything is done.
+    """
+    cause = agreed_cause(_sum_over_ranks(_STOPS.flags()))
+    attempt = _attempt()
+    if cause and attempt and _rank() == 0 and not attempt.agreed_stop.exists():
+        write_atomic(attempt.agreed_stop, f"{cause}\n")
+    return cause is not None
+
+
+def latest_checkpoint() -> Path | None:
+    """Returns the newest checkpoint that is whole, None if there is none; it is called checkpoint-<step>.
+
+    Every rank must call this, best after torch.distributed is initialised: then all get rank 0's answer. Sizes and hashes
+    are compared with the manifest; what does not fit is passed over with a warning.
+    """
+    run = _run()
+    if _joined() is None:
+        found = next((path for path in sorted_checkpoints(run)[::-1] if find_damage(path) is None), None)
+    else:
+        found = _from_main(find_newest(run) if _rank() == 0 else None)
+    if found and _rank() == 0:
+        print(f"going on from {found}", file=sys.stderr, flush=True)
+    return found
+
+
+@contextmanager
+def publish_checkpoint(step: int, keep: int = 2) -> Iterator[Path]:
+    """Gives a new folder to write into, and publishes it as checkpoint-<step> afterwards: whole or not at all.
+
+    Every rank must enter it; which rank writes what is the script's affair. Files are flushed and listed with their sizes
+    and hashes before the folder gets its name; then the older checkpoints but `keep` go. If the body raises, nothing is
+    published and nothing goes.
+
+        with publish_checkpoint(step) as folder:
+            accelerator.save_state(folder)
+
+    Raises:
+        RuntimeError: there are several processes, and torch.distributed is not initialised.
+    """
+    if _joined() is None and _world_size() > 1:
+        raise RuntimeError(f"{_world_size()} processes, and torch.distributed is not initialised: they cannot write one checkpoint together")
+    run = _run()
+    path = run.checkpoints / f"checkpoint-{step}"
+    temporary = path.with_name(f".{path.name}.tmp")
+    if _rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    _barrier()
+    yield temporary
+    _barrier()
+    if _rank() == 0:
+        publish(temporary, path, {"step": step, "world_size": _world_size()})
+        prune(run, keep)
+    _barrier()
+
+
+def _run() -> RunDir:
+    return RunDir(Path(os.environ.get("FULLRANK_RUN_DIR") or ".").absolute())
+
+
+def _attempt() -> Attempt | None:
+    number = os.environ.get("FULLRANK_ATTEMPT")
+    return _run().attempt(int(number)) if number and os.environ.get("FULLRANK_RUN_DIR") else None
+
+
+def _listen() -> StopRequests:
+    stops = StopRequests()
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other; the stop file still counts
+        stops.listen()
+    if stop_file := os.environ.get("FULLRANK_STOP_FILE"):
+        stops.watch(Path(stop_file))
+    return stops
+
+
+_STOPS = _listen()
+_control_group: Any = None
+
+
+def _joined() -> Any:
+    """Returns torch.distributed if the script has initialised it; never imports torch."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def _rank() -> int:
+    distributed = _joined()
+    return int(distributed.get_rank() if distributed else os.environ.get("RANK") or 0)
+
+
+def _world_size() -> int:
+    distributed = _joined()
+    return int(distributed.get_world_size() if distributed else os.environ.get("WORLD_SIZE") or 1)
+
+
+def _group() -> Any:
+    """Returns a group that reduces in host memory: the script's own, or a gloo group beside its NCCL one."""
+    global _control_group
+    distributed = _joined()
+    if _control_group is None:
+        has_host = "cpu:" in distributed.get_backend_config()
+        _control_group = distributed.group.WORLD if has_host else distributed.new_group(backend="gloo")
+    return _control_group
+
+
+def _sum_over_ranks(values: Sequence[float]) -> list[float]:
+    distributed = _joined()
+    if distributed is None:
+        return list(values)
+    import torch
+
+    tensor = torch.tensor(list(values), dtype=torch.float64)
+    distributed.all_reduce(tensor, group=_group())
+    return [float(value) for value in tensor]
+
+
+def _from_main(value: Path | None) -> Path | None:
+    box = [value]
+    _joined().broadcast_object_list(box, src=0, group=_group())
+    return box[0]
+
+
+def _barrier() -> None:
+    _sum_over_ranks([0.0])
