@@ -1,4 +1,4 @@
-"""Reads W&B's own files back: what a .wandb file holds, up to a torn end."""
+"""Reads W&B's own files, up to a torn end, and copies what is whole of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,58 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def read_records(path: Path) -> Iterator[Any]:
     """Yields the wandb.proto Records of a .wandb file; ends without an error where a kill has torn it."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     for payload in _payloads(path.read_bytes()):
-        record = Record()
-        record.ParseFromString(payload)
-        yield record
+        yield _parsed(payload)
 
 
 def run_files(folder: Path) -> list[Path]:
     """Returns the .wandb files below a run's wandb folder, oldest first."""
     return sorted(folder.glob("*run-*/run-*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def copy_part(path: Path, folder: Path, first_row: int) -> Path:
+    """Copies the whole records of a .wandb file into a new folder of the same name, less the history before `first_row`; returns the copy.
+
+    The other files of the part (media, requirements) are linked to beside it.
+    """
+    part = folder / path.parent.name
+    part.mkdir(parents=True)
+    if (path.parent / "files").is_dir():
+        (part / "files").symlink_to((path.parent / "files").absolute())
+    copy = part / path.name
+    copy.write_bytes(framed(payload for payload in _payloads(path.read_bytes()) if _row_number(payload, first_row) >= first_row))
+    return copy
+
+
+def framed(payloads: Iterator[bytes]) -> bytes:
+    """Returns a .wandb file with these records: LevelDB's log format, a record in as many pieces as blocks it touches."""
+    data = bytearray(_MAGIC)
+    for payload in payloads:
+        rest, is_first = payload, True
+        while is_first or rest:
+            left = _BLOCK - len(data) % _BLOCK
+            if left < _HEADER:
+                data += bytes(left)
+                left = _BLOCK
+            piece, rest = rest[: left - _HEADER], rest[left - _HEADER :]
+            kind = bytes([(_LAST, _MIDDLE, _FULL, _FIRST)[2 * is_first + bool(rest)]])
+            data += zlib.crc32(piece, zlib.crc32(kind)).to_bytes(4, "little") + len(piece).to_bytes(2, "little") + kind + piece
+            is_first = False
+    return bytes(data)
+
+
+def _row_number(payload: bytes, otherwise: int) -> int:
+    """Returns the `_step` of a record that is a history row."""
+    record = _parsed(payload)
+    return int(_values(record.history.item)["_step"]) if record.HasField("history") else otherwise
+
+
+def _parsed(payload: bytes) -> Any:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    record = Record()
+    record.ParseFromString(payload)
+    return record
 
 
 def _payloads(data: bytes) -> Iterator[bytes]:

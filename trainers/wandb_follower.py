@@ -1,38 +1,26 @@
-"""Sends metrics.jsonl to W&B, in a process of its own: `python -m trainers.wandb_follower`, started by trainers.trackers.
-
-Line N of metrics.jsonl is row N of the W&B run (its `_step`), so what a resumed run, or a W&B service that was killed, has already is
-known exactly, and no row is sent twice. The optimizer step is a metric of each row, and the x axis of every chart.
-"""
+"""Sends metrics.jsonl to W&B, in a process of its own: `python -m trainers.wandb_follower`, started by trainers.wandb_process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import netrc
 import os
-import re
-import secrets
 import select
-import socket
 import sys
-import urllib.parse
-import urllib.request
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from launch.config.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
-from launch.config.metrics import NOT_METRICS
-from launch.config.run_dir import RunDir, write_atomic
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.run_dir import RunDir
 from trainers.wandb_files import read_rows, run_files
-
-Mode = Literal["online", "offline"]
+from trainers.wandb_reach import choose_mode
+from trainers.wandb_run import as_row, open_wandb_run, read_new_lines, uploading
 
 POLL_S = 1.0
-REACH_S = 2.0
-"""How long a connection to the W&B server may take before the run is kept offline."""
-
 FINISH_S = 25.0
 MAX_STARTS = 3
 """The stop signals that Slurm sends to every process end W&B's service (it handles them whatever this process blocks): it is started again."""
@@ -40,8 +28,8 @@ MAX_STARTS = 3
 
 def main() -> None:
     """Reads its order from standard input's first line, then follows until that is closed; the second line is training's exit code."""
-    with open(0, "rb", buffering=0) as stdin:  # unbuffered, so that select() sees what is left
-        _follow(Follower(json.loads(stdin.readline()), stdin))
+    with open(0, "rb", buffering=0) as stdin, ExitStack() as held:  # unbuffered, so that select() sees what is left
+        _follow(Follower(json.loads(stdin.readline()), stdin, held))
 
 
 def _follow(follower: Follower) -> None:
@@ -53,20 +41,23 @@ def _follow(follower: Follower) -> None:
         except Exception as caught:
             error = caught
             follower.discard()
-    _say(f"warning: W&B: {type(error).__name__}: {error}; training goes on, every record is in {follower.run.metrics}")
+    follower.say_unsent(f"{type(error).__name__}: {error}; training goes on")
 
 
 class Follower:
     """One W&B run that follows one metrics.jsonl."""
 
-    def __init__(self, order: Mapping[str, Any], ending: FileIO) -> None:
+    def __init__(self, order: Mapping[str, Any], ending: FileIO, held: ExitStack) -> None:
         self.order = order
         self.ending = ending
         self.run = RunDir(Path(order["run_dir"]))
         self.mode = choose_mode(order["mode"], self.run.wandb, os.environ)
         self.exit_code: int | None = None
-        if self.mode == "offline":
-            _say(f"W&B is offline; upload later with: wandb sync {self.run.wandb}/offline-run-*")
+        if self.mode == "online" and not held.enter_context(uploading(self.run)):
+            self.mode = "offline"
+            _say("another process uploads this run (fullrank sync --watch): its rows go that way")
+        elif self.mode == "offline":
+            _say(f"W&B is offline; upload now or later with: fullrank sync {self.run.path}")
 
     def follow(self) -> None:
         """Starts W&B and sends every line it does not have yet, until training ends.
@@ -74,30 +65,25 @@ class Follower:
         Raises:
             Exception: whatever W&B raises, or RuntimeError if rows are missing in its file at the end.
         """
-        os.environ.pop("WANDB_SERVICE", None)
-        os.environ["WANDB_SILENT"] = "true"
-        import wandb
-
-        wandb_run = self._start()
+        wandb_run = open_wandb_run(self.run, self.order, self.mode, self.run.path, finish_timeout=FINISH_S, x_stats_pid=self.order["pid"])
         sent = wandb_run.starting_step if self.mode == "online" else _num_rows(self.run.wandb)
-        position = 0
-        num_lines = 0
+        self._keep_files(wandb_run)
+        position = num_lines = num_rows = 0
         while True:
             closing = self._is_closing()
-            records, position = _read_new(self.run.metrics, position)
+            records, position = read_new_lines(self.run.metrics, position)
             for record in records:
-                if num_lines >= sent:
-                    wandb_run.log(_row(record), step=num_lines)
+                if record and num_lines >= sent:
+                    wandb_run.log(as_row(record), step=num_lines)
                 num_lines += 1
+                num_rows = num_lines if record else num_rows
             if closing:
                 break
+        if self.exit_code == EXIT_DONE:
+            _show_pictures(self.run, wandb_run)
         if self.exit_code in (EXIT_STOPPED, EXIT_INTERRUPTED):
             wandb_run.mark_preempting()
-        wandb_run.finish(exit_code=self.exit_code)
-        wandb.teardown(exit_code=self.exit_code)  # finish() returns before the file is whole; this waits for the service to end
-        num_rows = _num_rows(self.run.wandb)
-        if self.mode == "offline" and num_rows < num_lines:
-            raise RuntimeError(f"{num_lines - num_rows} of {num_lines} rows did not reach its file")
+        self._finish(wandb_run, num_rows)
 
     def discard(self) -> None:
         """Forgets a broken W&B service, so that the next start is a fresh one."""
@@ -107,30 +93,27 @@ class Follower:
             wandb.teardown(exit_code=1)
         if self.order["mode"] == "auto" and self.mode == "online":
             self.mode = "offline"
-            _say(f"W&B goes on offline; upload later with: wandb sync {self.run.wandb}/offline-run-*")
+            _say(f"W&B goes on offline; upload later with: fullrank sync {self.run.path}")
 
-    def _start(self) -> Any:
+    def say_unsent(self, why: str) -> None:
+        _say(f"warning: W&B: {why}; every record is in {self.run.metrics}, and goes out with: fullrank sync {self.run.path}")
+
+    def _finish(self, wandb_run: Any, num_rows: int) -> None:
         import wandb
 
-        order = self.order
-        wandb_run = wandb.init(
-            mode=self.mode,
-            id=_tracker_id(self.run),
-            name=f"{order['name']}-{self.run.run_id}",
-            project=order["project"],
-            entity=order["entity"],
-            tags=order["tags"],
-            config=order["config"],
-            allow_val_change=True,
-            job_type="train",
-            dir=self.run.path,
-            resume="allow" if self.mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off", finish_timeout=FINISH_S, x_stats_pid=order["pid"]),
-        )
-        wandb_run.define_metric("step", hidden=True)
-        wandb_run.define_metric("*", step_metric="step")
-        wandb_run.define_metric(order["best"]["metric"], step_metric="step", summary=f"{order['best']['mode']},last")
-        return wandb_run
+        started = time.monotonic()
+        wandb_run.finish(exit_code=self.exit_code)
+        if self.mode == "online" and time.monotonic() - started >= FINISH_S:  # it has given up, and raises nothing
+            self.say_unsent(f"the server did not take everything within {FINISH_S:g} s")
+        wandb.teardown(exit_code=self.exit_code)  # finish() returns before the file is whole; this waits for the service to end
+        written = _num_rows(self.run.wandb)
+        if self.mode == "offline" and written < num_rows:
+            raise RuntimeError(f"{num_rows - written} of {num_rows} rows did not reach its file")
+
+    def _keep_files(self, wandb_run: Any) -> None:
+        for path in self.order["files"]:
+            with contextlib.suppress(OSError):  # a link that cannot be made
+                wandb_run.save(path, base_path=str(self.run.path), policy="now")
 
     def _is_closing(self) -> bool:
         """Waits a moment; returns whether training has ended (or its process is gone, which counts as failed)."""
@@ -140,75 +123,23 @@ class Follower:
         return self.exit_code is not None
 
 
-def choose_mode(wanted: str, folder: Path, environ: Mapping[str, str]) -> Mode:
-    """Returns where the rows go. `auto` is online if there is a login and the server answers, and the run has no offline part to be sent first."""
-    if wanted != "auto":
-        return "online" if wanted == "online" else "offline"
-    asked = environ.get("WANDB_MODE")
-    if asked in ("online", "offline"):
-        return "online" if asked == "online" else "offline"
-    has_offline_part = any(path.parent.name.startswith("offline-") for path in run_files(folder))
-    url = environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    return "online" if not has_offline_part and _has_login(url, environ) and _answers(url) else "offline"
+def _show_pictures(run: RunDir, wandb_run: Any) -> None:
+    """Puts the report's pictures into the run's summary, so that no row is needed for them."""
+    import wandb
 
+    from trainers.pictures import draw_pictures
 
-def _has_login(url: str, environ: Mapping[str, str]) -> bool:
-    if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urllib.parse.urlsplit(url).hostname or ""
-    for path in filter(None, (environ.get("NETRC"), "~/.netrc", "~/_netrc")):
-        try:
-            if host in netrc.netrc(os.path.expanduser(path)).hosts:
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
-
-
-def _answers(url: str) -> bool:
-    """Returns whether the server, or the proxy on the way to it, takes a connection."""
-    parts = urllib.parse.urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
-        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=REACH_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _tracker_id(run: RunDir) -> str:
-    """Returns the id of the W&B run: made once, kept in the run directory, unique also where a person chose the directory's name."""
-    path = run.wandb / "run-id.txt"
-    if not path.is_file():
-        name = re.sub(r"[^A-Za-z0-9_-]", "-", run.run_id)[:100]
-        generated = re.fullmatch(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}", name)
-        write_atomic(path, name if generated else f"{name}-{secrets.token_hex(3)}")
-    return path.read_text(encoding="utf-8").strip()
+        for name, path in draw_pictures(run).items():
+            wandb_run.summary[name] = wandb.Image(str(path))
+    except Exception as error:  # the rows matter more
+        _say(f"warning: W&B: the pictures are not in it: {type(error).__name__}: {error}")
 
 
 def _num_rows(folder: Path) -> int:
     """Returns how many lines of metrics.jsonl W&B's files hold; they hold them in order."""
     steps = [row["_step"] for path in run_files(folder) for row in read_rows(path)]
     return max(steps, default=-1) + 1
-
-
-def _read_new(path: Path, position: int) -> tuple[list[dict[str, Any]], int]:
-    """Returns the whole lines after `position`, and where they end."""
-    if not path.is_file():
-        return [], position
-    with path.open("rb") as file:
-        file.seek(position)
-        text = file.read()
-    end = text.rfind(b"\n") + 1
-    return [json.loads(line) for line in text[:end].splitlines()], position + end
-
-
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a record as W&B names it: `train/loss`, with `step` and `epoch` beside it."""
-    metrics = {f"{record['split']}/{key}": value for key, value in record.items() if key not in NOT_METRICS}
-    return {"step": record["step"], "epoch": record.get("epoch"), "_timestamp": record["time"], **metrics}
 
 
 def _say(line: str) -> None:

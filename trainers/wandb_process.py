@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_FAILED
-from launch.config.experiment import Experiment, dump_experiment
-from launch.config.run_dir import RunDir
+from launch.config.errors import EXIT_DONE
+from launch.config.experiment import Experiment
+from launch.config.run_dir import RunDir, write_json
+from trainers.wandb_run import ORDER, describe_wandb_run
 
 FINISH_S = 30.0
 """How long the end of training waits for W&B; what is missing then is sent by `fullrank sync`."""
 
-FAILED_FINISH_S = 5.0
-"""The same where a rank has failed: the others are stuck until it leaves."""
+STOPPED_FINISH_S = 8.0
+"""The same where a rank has failed, because the others are stuck until it leaves, and at a stop, because whoever warned will kill."""
 
 
 class WandbProcess:
@@ -32,7 +33,7 @@ class WandbProcess:
 
     def __init__(self, run: RunDir, experiment: Experiment, facts: Mapping[str, Any]) -> None:
         run.wandb.mkdir(exist_ok=True)
-        self._folder = run.wandb
+        self._run = run
         root = Path(__file__).resolve().parent.parent
         with _stop_signals_blocked():
             self._process = subprocess.Popen(
@@ -42,19 +43,9 @@ class WandbProcess:
                 env={**os.environ, "FULLRANK_OUTLIVES": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))},
                 start_new_session=True,
             )
-        wandb = experiment.tracking.wandb
-        order = {
-            "run_dir": str(run.path),
-            "name": experiment.name,
-            "mode": wandb.mode,
-            "project": wandb.project or "fullrank",
-            "entity": wandb.entity,
-            "tags": wandb.tags,
-            "best": {"metric": f"validation/{experiment.evaluate.metric}", "mode": experiment.evaluate.mode},
-            "config": {**dump_experiment(experiment), "fullrank": dict(facts)},
-            "pid": os.getpid(),
-        }
-        self._send(json.dumps(order, default=str))
+        order = describe_wandb_run(run, experiment, facts)
+        write_json(run.wandb / ORDER, order)  # so that `fullrank sync` opens the same run
+        self._send(json.dumps(order | {"run_dir": str(run.path), "pid": os.getpid()}, default=str))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Nothing to do: the process reads metrics.jsonl itself."""
@@ -62,13 +53,16 @@ class WandbProcess:
     def close(self, exit_code: int) -> None:
         with contextlib.suppress(BrokenPipeError):  # it gave up, and has said so
             self._send(str(exit_code))
-        patience_s = FAILED_FINISH_S if exit_code == EXIT_FAILED else FINISH_S
+        patience_s = FINISH_S if exit_code == EXIT_DONE else STOPPED_FINISH_S
         try:
             self._process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            print(f"warning: W&B did not finish in {patience_s:g} s; its files are in {self._folder}", file=sys.stderr)
+            print(
+                f"warning: W&B did not finish in {patience_s:g} s; what is missing there goes out with: fullrank sync {self._run.path}",
+                file=sys.stderr,
+            )
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.metrics import NOT_METRICS, read_metrics
@@ -35,7 +37,9 @@ EXPERIMENT = Experiment.model_validate(
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    return RunDir(tmp_path)
+    run = RunDir(tmp_path)
+    run.resolved.write_text(yaml.safe_dump(dump_experiment(EXPERIMENT)))
+    return run
 
 
 def test_every_logged_value_is_in_wandbs_file(run: RunDir) -> None:
@@ -49,7 +53,8 @@ def test_every_logged_value_is_in_wandbs_file(run: RunDir) -> None:
     assert (started.project, started.job_type, list(started.tags)) == ("tests", "train", ["a", "b"])
     assert started.run_id == (run.wandb / "run-id.txt").read_text()
     config = {item.key: item.value_json for item in started.config.update}
-    assert config["fullrank"] == '{"world_size":2,"attempt":1}'
+    facts = json.loads(config["fullrank"])
+    assert (facts["world_size"], facts["attempt"], facts["run"]) == (2, 1, str(run.path))
     assert set(dump_experiment(EXPERIMENT)) < set(config)
     (ended,) = [record.exit for record in records if record.HasField("exit")]
     assert ended.exit_code == 0
@@ -116,7 +121,7 @@ def log_steps(opened: Trackers, steps: range) -> None:
 def expected(run: RunDir) -> list[dict[str, Any]]:
     """Returns metrics.jsonl as W&B's rows should say it."""
     return [
-        {"_step": number, "_timestamp": record["time"], "step": record["step"], "epoch": record["epoch"]}
+        {"_step": number, "_timestamp": record["time"], **{key: record[key] for key in ("step", "epoch", "attempt") if key in record}}
         | {f"{record['split']}/{key}": value for key, value in record.items() if key not in NOT_METRICS}
         for number, record in enumerate(read_metrics(run.metrics))
     ]

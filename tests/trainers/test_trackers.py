@@ -20,7 +20,7 @@ from launch.config.run_dir import RunDir
 from trainers import trackers
 from trainers.metrics_file import MetricsFile
 from trainers.trackers import SILENT, Trackers, open_trackers
-from trainers.wandb_follower import choose_mode
+from trainers.wandb_reach import choose_mode
 
 
 def train_record(step: int, **values: Any) -> dict[str, Any]:
