@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from launch.config.errors import ConfigError, Problem
+from launch.config.hub import is_reachable
 from launch.config.sources import HubName, PackageFile, cache_root, find_source
 from trainers.archives import enter, unpack
 from trainers.once import make_once
 
 NOT_CACHED = "the hub's cache does not have it, and the hub is not asked or does not answer"
 MISSING_HUB_FIX = "fetch it where there is a network and share the cache (HF_HOME=DIR), or give a local path instead"
-REACH_TIMEOUT_S = 5.0
 
 
 def locate(text: str, key: str) -> Path | HubName:
@@ -39,7 +37,7 @@ def use_hub_cache_if_unreachable() -> None:
     """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or _reaches(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE or is_reachable(constants.ENDPOINT):
         return
     print("the hub cannot be reached: only what its cache holds can be used", file=sys.stderr)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries imported from here on, and for child processes
@@ -51,18 +49,6 @@ def hub_is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def _reaches(url: str) -> bool:
-    """Returns whether the host of `url` accepts a connection; behind a proxy that cannot be asked, so yes."""
-    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")):
-        return True
-    address = urlsplit(url)
-    try:
-        with socket.create_connection((address.hostname or "", address.port or (80 if address.scheme == "http" else 443)), REACH_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
 
 
 def _locate_in_package(source: PackageFile, key: str) -> Path:
