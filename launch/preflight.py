@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
@@ -17,21 +18,46 @@ _SMALLEST_FREE_BYTES = 1 << 30
 """Room for the checkpoints and the model of a small network; a real estimate needs the model's size."""
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one check found.
+
+    Args:
+        is_input: whether its problems lie in what the person asked for (exit code 2), or in the machine (3).
+    """
+
+    name: str
+    problems: tuple[Problem, ...]
+    is_input: bool
+
+    @property
+    def when_fine(self) -> str:
+        """Says what was looked at."""
+        return WHEN_FINE.get(self.name, "nothing wrong")
+
+
 def preflight(plan: LaunchPlan, probe: Probe) -> None:
     """Runs every check.
 
     Raises:
         ConfigError, PreflightError: with every problem at once; a ConfigError if any of them lies in what was asked for.
     """
-    inputs = [problem for check in INPUT_CHECKS.values() for problem in check(plan, probe)]
-    machine = [problem for check in MACHINE_CHECKS.values() for problem in check(plan, probe)]
+    results = run_checks(plan, probe)
+    problems = [problem for result in results for problem in result.problems]
+    if any(result.is_input and result.problems for result in results):
+        raise ConfigError(*problems)
+    if problems:
+        raise PreflightError(*problems)
+
+
+def run_checks(plan: LaunchPlan, probe: Probe) -> list[Result]:
+    """Returns what each check found: first those of what was asked for, then those of the machine."""
+    inputs = {name: check(plan, probe) for name, check in INPUT_CHECKS.items()}
+    machine = {name: check(plan, probe) for name, check in MACHINE_CHECKS.items()}
     if isinstance(plan, ExperimentPlan) and isinstance(probe, ExperimentProbe):
-        inputs += [problem for check in EXPERIMENT_INPUT_CHECKS.values() for problem in check(plan, probe)]
-        machine += [problem for check in EXPERIMENT_MACHINE_CHECKS.values() for problem in check(plan, probe)]
-    if inputs:
-        raise ConfigError(*inputs, *machine)
-    if machine:
-        raise PreflightError(*machine)
+        inputs |= {name: check(plan, probe) for name, check in EXPERIMENT_INPUT_CHECKS.items()}
+        machine |= {name: check(plan, probe) for name, check in EXPERIMENT_MACHINE_CHECKS.items()}
+    return [Result(name, tuple(found), is_input) for results, is_input in ((inputs, True), (machine, False)) for name, found in results.items()]
 
 
 def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
@@ -162,3 +188,16 @@ EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "hub": check_hub,
     "wandb": check_wandb,
 }
+
+WHEN_FINE: dict[str, str] = {
+    "devices": "enough for every process",
+    "run_dir": "new or empty, writable, with room",
+    "paths": "every local file and folder is there",
+    "hub_cache": "the hub is on, or nothing is needed of it",
+    "nodes": "one, this machine",
+    "launcher": "installed",
+    "packages": "what the training imports is installed",
+    "hub": "answers, or nothing is needed of it",
+    "wandb": "a login is there, or none is needed",
+}
+"""What each check says when it finds nothing."""

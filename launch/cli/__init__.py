@@ -12,8 +12,11 @@ from typer.core import TyperCommand, TyperGroup
 VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
     "plan": "Show what a run would do: values, batch arithmetic, commands, files.",
+    "check": "Find every problem of a launch before it starts; alone: of this machine.",
     "status": "Show how runs are doing.",
     "logs": "Show the log of a run, or follow it.",
+    "sync": "Send what a run kept for W&B to its server.",
+    "compare": "Show what differs between runs: configuration, scores, curves.",
     "report": "Write a run's report: curves, confusion matrix, configuration.",
     "resume": "Go on with a stopped or failed run, from its newest checkpoint.",
 }

@@ -13,6 +13,8 @@ VERBS = {
     "help": ["--help"],
     "plan": ["plan", "./tiny.yaml", "--json"],
     "run": ["run", "./tiny.yaml", "--dry-run"],
+    "check": ["check"],
+    "check of an experiment": ["check", "./tiny.yaml"],
     "status": ["status"],
     "logs": ["logs"],
     "report": ["report"],

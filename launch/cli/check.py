@@ -1,0 +1,94 @@
+"""`fullrank check`: every problem at once, of a launch or of this machine; starts and writes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from launch.cli.options import (
+    ExperimentName,
+    Json,
+    LauncherName,
+    Nodes,
+    Overrides,
+    ProcessesPerNode,
+    RunDirectory,
+    RunRoot,
+    ScriptPath,
+    StrategyName,
+    default_run_root,
+)
+from launch.cli.planning import Target, parse_target, plan_target
+from launch.cli.show import plan_headline, table
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT
+from launch.environment_checks import judge_environment
+from launch.findings import Finding, from_problems
+from launch.machine import ask_environment, ask_machine
+from launch.machine_checks import judge_machine
+from launch.preflight import run_checks
+
+
+def check(
+    ctx: typer.Context,
+    experiment: ExperimentName = None,
+    overrides: Overrides = None,
+    script: ScriptPath = None,
+    strategy: StrategyName = "auto",
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
+    launcher: LauncherName = "direct",
+    run_dir: RunDirectory = None,
+    run_root: RunRoot = None,
+    as_json: Json = False,
+) -> None:
+    if experiment is None and script is None:
+        findings = judge_machine(ask_machine(run_root or default_run_root()))
+        code = EXIT_PREFLIGHT if any(finding.status == "problem" for finding in findings) else EXIT_DONE
+        print_findings(findings, code, as_json)
+        raise typer.Exit(code)
+    target = parse_target(ctx, experiment, overrides, script)
+    findings, code = check_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    print_findings(findings, code, as_json)
+    raise typer.Exit(code)
+
+
+def check_target(
+    target: Target, strategy: str, nodes: int | None, processes_per_node: int | None, launcher: str, run_dir: Path | None, run_root: Path | None
+) -> tuple[list[Finding], int]:
+    """Returns what the checks of one launch found, and the exit code that a start of it would end with before it begins.
+
+    Raises:
+        ConfigError: there is no plan to check: the experiment, the script or the strategy has problems of its own.
+    """
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    findings, code = [Finding("plan", "ok", plan_headline(plan))], EXIT_DONE
+    for result in run_checks(plan, probe):
+        findings += from_problems(result.name, result.problems, result.when_fine)
+        if result.problems and code != EXIT_CONFIG:
+            code = EXIT_CONFIG if result.is_input else EXIT_PREFLIGHT
+    findings += [Finding("plan", "warning", warning) for warning in plan.warnings]
+    environment = judge_environment(ask_environment())
+    if any(finding.status == "problem" for finding in environment) and code == EXIT_DONE:
+        code = EXIT_PREFLIGHT
+    return findings + environment, code
+
+
+def print_findings(findings: Sequence[Finding], code: int, as_json: bool) -> None:
+    """Prints the table to stdout, and the count of what is in the way to stderr."""
+    if as_json:
+        print(json.dumps({"ok": code == EXIT_DONE, "checks": [asdict(finding) for finding in findings]}, indent=2, ensure_ascii=False))
+        return
+    lines = table([(finding.status, finding.check, finding.text.replace("\n", " ")) for finding in findings])
+    margin = " " * (max(len(finding.status) for finding in findings) + 2)
+    for line, finding in zip(lines, findings, strict=True):
+        print(line)
+        if finding.fix:
+            print(f"{margin}try: {finding.fix}")
+    problems, warnings = (sum(finding.status == status for finding in findings) for status in ("problem", "warning"))
+    counts = f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"
+    print(counts if problems or warnings else "nothing wrong", file=sys.stderr)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+HURTING = ("NCCL_", "OMP_", "PYTHONDONT", "SLURM_", "RANK", "WORLD_SIZE", "MASTER_", "LOCAL_")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(HURTING):
+            monkeypatch.delenv(name)
+
+
+def test_check_of_a_sound_experiment_lists_every_check_and_ends_with_0(fullrank, experiment_file, tmp_path):
+    answer = fullrank("check", experiment_file)
+    assert (answer.code, answer.err) == (0, "nothing wrong\n")
+    lines = [line.split()[:2] for line in answer.out.splitlines()]
+    assert {status for status, _ in lines} == {"ok"}
+    assert [name for _, name in lines] == sorted({name for _, name in lines}, key=[name for _, name in lines].index)
+    assert {"plan", "devices", "run_dir", "paths", "packages", "hub", "environment"} <= {name for _, name in lines}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_names_every_problem_at_once_with_its_way_out(fullrank, experiment_file):
+    answer = fullrank("check", experiment_file, "model.source=./no-model", "--strategy", "cpu", "--nodes", "2")
+    assert answer.code == 2
+    assert answer.err == "2 problems, 0 warnings\n"
+    problems = [line for line in answer.out.splitlines() if line.startswith("problem")]
+    assert ["2 nodes cannot be started from here" in problems[1], "there is no" in problems[0]] == [True, True]
+    assert answer.out.count("         try: ") == 2
+
+
+def test_check_of_what_the_machine_lacks_ends_with_3(fullrank, experiment_file):
+    assert fullrank("check", experiment_file, "--strategy", "cpu", "--nodes", "2").code == 3
+
+
+def test_check_tells_warnings_of_the_plan_and_of_the_environment(fullrank, experiment_file, monkeypatch):
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    answer = fullrank("check", experiment_file, "train.precision=bf16", "--strategy", "cpu")
+    warnings = [line.split()[1] for line in answer.out.splitlines() if line.startswith("warning")]
+    assert (answer.code, warnings) == (0, ["plan", "environment"])
+
+
+def test_check_json_is_the_same_for_programs(fullrank, experiment_file):
+    answer = fullrank("check", experiment_file, "model.source=./no-model", "--json")
+    facts = json.loads(answer.out)
+    assert (answer.code, facts["ok"]) == (2, False)
+    (problem,) = [found for found in facts["checks"] if found["status"] == "problem"]
+    assert (problem["check"], problem["fix"]) == ("paths", "check the path")
+
+
+def test_check_alone_looks_at_the_machine_and_never_shows_a_key(fullrank, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789secret")
+    answer = fullrank("check")
+    names = {line.split()[1] for line in answer.out.splitlines() if not line.startswith(" ")}
+    assert {"python", "machine", "extra", "gpus", "cache", "runs", "hub", "wandb", "slurm"} <= names
+    assert "secret" not in answer.out + answer.err
+
+
+def test_check_alone_of_a_cache_that_cannot_be_written_ends_with_3(fullrank, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "file" / "cache"))
+    answer = fullrank("check")
+    assert answer.code == 3
+    assert f"{tmp_path}/file/cache cannot be written to" in answer.out
