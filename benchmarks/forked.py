@@ -51,8 +51,11 @@ class Rank:
             os.kill(self.pid, number)
 
 
-def start(arguments: Sequence[str], num_processes: int, logs: Path, **environment: str) -> list[Rank]:
-    """Returns the running ranks of `trainers.train ARGUMENTS`; their output is appended to <logs>/rank_N.log."""
+def start(arguments: Sequence[str], num_processes: int, logs: Path, prepare: Callable[[int], None] | None = None, **environment: str) -> list[Rank]:
+    """Returns the running ranks of `trainers.train ARGUMENTS`; their output is appended to <logs>/rank_N.log.
+
+    `prepare` runs in each rank, with its number, before anything else.
+    """
     port = next(_PORTS)
     while not _is_free(port):
         port = next(_PORTS)
@@ -67,7 +70,7 @@ def start(arguments: Sequence[str], num_processes: int, logs: Path, **environmen
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _be_a_rank(arguments, variables | environment, log)
+            _be_a_rank(arguments, variables | environment, log, lambda rank=rank: prepare(rank) if prepare else None)
         ranks.append(Rank(pid, log))
     return ranks
 
@@ -107,7 +110,7 @@ def last_step(run: Path) -> int:
     return max((record["step"] for record in read_records(run) if record["split"] == "train"), default=0)
 
 
-def _be_a_rank(arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
+def _be_a_rank(arguments: Sequence[str], environment: dict[str, str], log: Path, prepare: Callable[[], None]) -> None:
     code = 1
     try:
         os.setsid()
@@ -119,6 +122,7 @@ def _be_a_rank(arguments: Sequence[str], environment: dict[str, str], log: Path)
                 del os.environ[name]
         os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
         torch.set_num_threads(1)
+        prepare()
         code = train_main(list(arguments))
     except BaseException:
         traceback.print_exc()

@@ -15,6 +15,7 @@ from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
+from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
 from trainers.crash import CrashReport
@@ -24,6 +25,8 @@ from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
 from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
+from trainers.own_code import use_own_code
+from trainers.random_states import seed_random_states
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
@@ -47,6 +50,7 @@ def join(config: str, overrides: Sequence[str], strategy_file: str | None, crash
     world = read_world()
     loaded = load_experiment(config, overrides)
     experiment = resolve(loaded)
+    use_own_code(experiment, loaded.path)
     strategy = load_strategy(strategy_file) if strategy_file else None
     arithmetic = resolve_batches(experiment.train.global_batch_size, world.world_size, experiment.train.micro_batch_size)
     crash.phase = "joining the other ranks"
@@ -73,7 +77,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     model, optimizer = engine.prepare(model, build_optimizer(model.to(engine.device), experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
-    torch.manual_seed(experiment.seed * 1_000_003 + world.rank)  # dropout differs between ranks
+    seed_random_states(experiment.seed, world.rank)
 
     checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
@@ -85,6 +89,9 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     console.say(describe(engine, engine.unwrap(model), arithmetic, num_steps))
     for note in (*checkpoints.notes, *task.notes):
         console.say(note)
+    warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
+    if warning:
+        console.say(warning)
     if engine.precision == "bf16" and engine.device.type == "cpu":
         console.say("warning: bf16 on a CPU without AMX is about 3 times slower than fp32")
     console.say(f"resuming from {newest.name}" if newest else f"run directory {run.path}")

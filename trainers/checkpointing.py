@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import random
 import shutil
 import sys
 import threading
@@ -16,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +25,7 @@ from launch.config.run_dir import RunDir, update_status
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
 from trainers.manifest import FORMAT, find_newest, is_complete, is_usable, prune, publish
+from trainers.random_states import random_states, restore_random_states, seed_random_states
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
@@ -71,7 +70,7 @@ class Checkpoints:
             FullrankError: two saves in a row failed (a full disk, say); the older checkpoints are still there.
         """
         started = time.perf_counter()
-        ranks = self._engine.gather_objects(_random_state(self._engine.device))
+        ranks = self._engine.gather_objects(random_states(self._engine.device))
         if not self._engine.world.is_main:
             return
         self.wait()
@@ -158,13 +157,13 @@ class Checkpoints:
         """Puts back what the last bits depend on: threads a rank, and random states, both of the same number of ranks."""
         world, before = self._engine.world, state["world_size"]
         if before != world.world_size:
-            torch.manual_seed(((int(self._experiment["seed"]) * 1_000_003 + state["step"]) * 1_000_003 + world.rank) % 2**63)
+            seed_random_states(int(self._experiment["seed"]), world.rank, state["step"])
             self.notes.append(f"{before} -> {world.world_size} processes: the same samples follow, sums and dropout differ in their bits")
             return
         if state["threads"] != torch.get_num_threads():
             self.notes.append(f"{state['threads']} threads a rank, as before, not {torch.get_num_threads()}: sums depend on their number")
             torch.set_num_threads(state["threads"])
-        _restore_random_state(random_states[world.rank], self._engine.device)
+        restore_random_states(random_states[world.rank], self._engine.device)
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
         """Replaces the model's weights by a checkpoint's."""
@@ -214,23 +213,3 @@ def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], pa
     if problems:
         raise StateError(*problems)
     return [f"warning: changed by force since {path.name}: {change}" for change in changes]
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Returns every generator's state as types that `weights_only` reads."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    random.setstate(state["python"])
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
