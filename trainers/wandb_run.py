@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.metrics import NOT_METRICS, Record, parse_record
@@ -39,7 +39,7 @@ def describe_wandb_run(run: RunDir, experiment: Experiment, facts: Mapping[str, 
     }
 
 
-def open_wandb_run(run: RunDir, order: Mapping[str, Any], mode: str, folder: Path, **settings: Any) -> Any:
+def open_wandb_run(run: RunDir, order: Mapping[str, Any], mode: Literal["online", "offline"], folder: Path, **settings: Any) -> Any:
     """Returns the open W&B run; its files go to <folder>/wandb.
 
     Raises:
@@ -119,12 +119,12 @@ def _run_facts(run: RunDir) -> dict[str, Any]:
     """Returns where the code stood, the job, and how each attempt was started."""
     status = read_json(run.status) or {}
     last = run.last_attempt()
-    attempts = {}
+    attempts: dict[str, Any] = {}
     for number in range(1, last.number + 1 if last else 1):
         plan = read_json(run.attempt(number).plan) or {}
         environment = read_json(run.attempt(number).environment) or {}
         kept = {key: plan[key] for key in ("strategy", "engine", "device", "precision", "launcher", "nodes", "world_size") if key in plan}
         attempts[str(number)] = kept | {key: environment[key] for key in ("host", "git") if key in environment}
     plan = read_json(last.plan) or {} if last else {}
-    batch = {key: plan[key] for key in ("micro_batch_size", "gradient_accumulation_steps", "command") if key in plan}
+    batch: dict[str, Any] = {key: plan[key] for key in ("micro_batch_size", "gradient_accumulation_steps", "command") if key in plan}
     return {"run": str(run.path), "job_id": status.get("job_id"), **batch, "attempts": attempts}

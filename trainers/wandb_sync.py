@@ -23,7 +23,7 @@ from typing import Any
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, FullrankError, PreflightError, Problem, StateError
 from launch.config.metrics import Record
 from launch.config.run_dir import RunDir, read_json, write_json
-from trainers.wandb_files import copy_part, read_rows, run_files
+from trainers.wandb_files import copy_part, read_records, read_rows, run_files
 from trainers.wandb_reach import has_login, is_offline, sent_parts, server_answers, server_url, unsent_parts
 from trainers.wandb_run import ORDER, as_row, open_wandb_run, read_new_lines, tracker_id, uploading
 
@@ -117,11 +117,12 @@ class Upload:
                     known = self._session(Path(folder), until=steps[0] if steps else 0)
                     before = known if before is None else before
                     known = max(known, steps[0] if steps else 0)
-                self._note(None)
-                send_part(copy_part(part, Path(folder), known), self.timeout_s)
+                if any(record.HasField("run") for record in read_records(part)):  # else a kill has left nothing of it
+                    self._note(None)
+                    send_part(copy_part(part, Path(folder), known), self.timeout_s)
+                    names.append(part.parent.name)
                 known = max(known, *(step + 1 for step in steps), 0)
                 self._note(known, part)
-                names.append(part.parent.name)
             for _ in range(MAX_SESSIONS):
                 self._note(None)
                 found = self._session(Path(folder), until=self.num_rows)
@@ -172,8 +173,12 @@ def send_part(copy: Path, timeout_s: float) -> None:
         FullrankError: it says that it failed, or takes longer than `timeout_s`.
     """
     command = [sys.executable, "-P", "-m", "wandb", "sync", "--include-synced", str(copy.parent)]
+    own = ("WANDB_SERVICE", "WANDB_SILENT")  # set by a session of this process: it must start its own service, and speak
+    environment = {name: value for name, value in os.environ.items() if name not in own}
     try:
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s)
+        ended = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s
+        )
         said = ended.stdout
     except subprocess.TimeoutExpired:
         said = f"no end after {timeout_s:g} s"
