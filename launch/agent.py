@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.lock import HEARTBEAT_S
 from launch.config.run_dir import Attempt, write_atomic, write_json
 from launch.failures import Failure, failure_of_exit, read_failures
 from launch.processes import adopt_orphans, descendants, end_descendants
@@ -70,15 +71,16 @@ class Outcome:
     heard: tuple[signal.Signals, ...] = ()
 
 
-def run_members(members: Sequence[Member], attempt: Attempt, is_script: bool = False) -> Outcome:
+def run_members(members: Sequence[Member], attempt: Attempt, is_script: bool = False, beat: Callable[[], None] | None = None) -> Outcome:
     """Runs the processes until all have ended, and leaves none behind; writes logs, and failure.json if one failed.
 
     Args:
         is_script: somebody's own program: stop signals do to it what they always do, and its exit code is passed through.
+        beat: called every few seconds, to show that the run lives.
 
     Must be called from the main thread of a process without other threads.
     """
-    agent = _Agent(members, attempt, is_script)
+    agent = _Agent(members, attempt, is_script, beat)
     outcome = agent.run()
     if outcome.failure:
         try:
@@ -107,14 +109,17 @@ class _Agent:
     members: Sequence[Member]
     attempt: Attempt
     is_script: bool = False
+    beat: Callable[[], None] | None = None
     running: list[_Running] = field(default_factory=list)
     heard: list[signal.Signals] = field(default_factory=list)
     kill_at: float | None = None
+    beat_at: float | None = None
     remind_at: float | None = None
     has_failed: bool = False
 
     def run(self) -> Outcome:
         self.selector = selectors.DefaultSelector()
+        self.beat_at = time.monotonic() if self.beat else None
         self.others = descendants(os.getpid())  # of the caller: not ours to end
         adopt_orphans(True)
         wakeup_read, wakeup_write = socket.socketpair()
@@ -158,7 +163,7 @@ class _Agent:
 
     def _wait(self, wakeup: socket.socket) -> None:
         """Handles what comes next: output, a signal, the end of a process, or the deadline."""
-        moments = [moment for moment in (self.kill_at, self.remind_at) if moment is not None]
+        moments = [moment for moment in (self.kill_at, self.remind_at, self.beat_at) if moment is not None]
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self.selector.select(timeout):
             if key.data is None:
@@ -167,8 +172,13 @@ class _Agent:
             else:
                 self._read(key.data)
         self._reap()
+        if self.beat and self.beat_at is not None and time.monotonic() >= self.beat_at:
+            self.beat_at = time.monotonic() + HEARTBEAT_S
+            self.beat()
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.kill_at = None
+            if not self.has_failed:
+                _say("the deadline has passed: ending at once; the last checkpoint stays")
             self._end_all(signal.SIGKILL)
         if self.remind_at is not None and time.monotonic() >= self.remind_at:
             self.remind_at = None
@@ -232,17 +242,25 @@ class _Agent:
         again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
         _say(f"{number.name}: {'passed on to the script' if self.is_script else 'finishing the step, saving, then stopping'}{again}")
         self.remind_at = time.monotonic() + REMIND_S if self.is_script else None
-        self._write_stop_file()
+        deadline_s = stop_deadline_s()
+        if deadline_s is not None and self.kill_at is None:
+            self.kill_at = time.monotonic() + deadline_s
+        is_written = self._write_stop_file()
         for one in self.running:
-            if one.code is None:
+            is_stock_launcher = one.member.rank is None and not self.is_script
+            if one.code is None and not (is_stock_launcher and is_written):  # it would die of it or hurry its ranks, which read the file
                 one.process.send_signal(number)
 
-    def _write_stop_file(self) -> None:
-        """Says it in a file too: a rank that is still starting ignores signals, and must not miss this one."""
+    def _write_stop_file(self) -> bool:
+        """Says it in a file too: a rank that is still starting ignores signals, and must not miss this one. Returns whether it says so."""
         try:
+            if self.attempt.stop_file.exists() and self.attempt.stop_file.read_text(encoding="utf-8").strip() != "preempted":
+                return True  # somebody has told the cause, and knows better than a signal
             write_atomic(self.attempt.stop_file, ("user" if signal.SIGINT in self.heard else "preempted") + "\n")
         except OSError as error:
             _say(f"warning: {self.attempt.stop_file} cannot be written: {error.strerror}")
+            return False
+        return True
 
     def _end_all(self, number: signal.Signals, spare_outliving: bool = True) -> None:
         for one in self.running:
@@ -300,6 +318,16 @@ class _Agent:
 def _shell_code(code: int) -> int:
     """Returns an exit code as a shell tells it: 128 + the signal that ended the process."""
     return code if code >= 0 else 128 - code
+
+
+def stop_deadline_s() -> float | None:
+    """Returns how long after a request to stop everything ends, whatever it is doing: FULLRANK_STOP_DEADLINE in seconds; None: no limit."""
+    text = os.environ.get("FULLRANK_STOP_DEADLINE", "")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        _say(f"warning: FULLRANK_STOP_DEADLINE is {text!r}, not a number of seconds: no deadline")
+        return None
 
 
 def terminal_width() -> int | None:

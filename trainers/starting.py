@@ -12,7 +12,9 @@ import yaml
 from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
-from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, lock_run, update_status, write_atomic, writing
+from launch.config.lock import lock_run
+from launch.config.own_code import copy_code
+from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
 from trainers.engine import Engine
 
 
@@ -54,9 +56,10 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         write_atomic(run.experiment, loaded.text)
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))
+        copy_code(experiment, loaded.path, run.code)
     number = os.environ.get("FULLRANK_ATTEMPT")
     if not number:  # else the agent holds it
-        lock_run(run)
+        lock_run(run).beat_in_background()
     attempt = run.attempt(int(number)) if number else create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
     update_status(

@@ -13,7 +13,9 @@ from typing import get_args
 
 from launch.agent import Member, Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
-from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, lock_run, read_json, update_status, write_atomic, writing
+from launch.config.lock import RunLock, lock_run
+from launch.config.own_code import copy_code
+from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic, writing
 from launch.failures import Failure
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
@@ -53,15 +55,17 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
     run = create_run_dir(plan.run.path.parent, plan.name, plan.run.path)
     with ExitStack() as held:
         with writing(run):
-            held.enter_context(os.fdopen(lock_run(run)))
+            lock = held.enter_context(lock_run(run))
             plan = replace(plan, run=run, attempt=create_attempt(run))
             for name, text in files.items():
                 write_atomic(run.path / name, text)
             write_code(run, probe.code)
             if isinstance(plan, ScriptPlan):
                 _write_sources(run, plan)
+            if isinstance(plan, ExperimentPlan):
+                copy_code(plan.experiment, plan.loaded.path, run.code)
             _write_start(plan)
-        return _train(plan)
+        return _train(plan, lock)
 
 
 def resume(plan: LaunchPlan, probe: Probe) -> Ended:
@@ -74,13 +78,13 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
     plan = _with_free_port(plan)
     with ExitStack() as held:
         with writing(plan.run):
-            held.enter_context(os.fdopen(lock_run(plan.run)))
+            lock = held.enter_context(lock_run(plan.run))
             check_resumable(plan.run)  # again, now that nobody else can change it
             plan = replace(plan, attempt=create_attempt(plan.run))
             for name, text in render_attempt(plan, probe).items():
                 write_atomic(plan.attempt.path / name, text)
             _write_start(plan)
-        return _train(plan)
+        return _train(plan, lock)
 
 
 def write_code(run: RunDir, code: Code) -> None:
@@ -136,9 +140,9 @@ def _write_start(plan: LaunchPlan) -> None:
     )
 
 
-def _train(plan: LaunchPlan) -> Ended:
+def _train(plan: LaunchPlan, lock: RunLock) -> Ended:
     try:
-        outcome = _settled(run_members(_members(plan), plan.attempt, is_script=isinstance(plan, ScriptPlan)), plan)
+        outcome = _settled(run_members(_members(plan), plan.attempt, isinstance(plan, ScriptPlan), lock.beat), plan)
     except BaseException as error:
         _write_end(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise
@@ -149,6 +153,7 @@ def _train(plan: LaunchPlan) -> Ended:
     if outcome.failure:
         changes["message"] = _headline(outcome.failure)
     _write_end(plan.run, **changes)
+    plan.attempt.stop_file.unlink(missing_ok=True)  # it was for this attempt
     return Ended(plan, outcome, state, was_told=state == told.get("state") == "stopped")
 
 
@@ -207,7 +212,7 @@ def _script_state(plan: ScriptPlan, outcome: Outcome) -> State:
 
 
 def _cause(plan: LaunchPlan, outcome: Outcome) -> Cause:
-    for path in (plan.attempt.agreed_stop, plan.attempt.stop_file) if isinstance(plan, ScriptPlan) else ():
+    for path in (plan.attempt.agreed_stop, plan.attempt.stop_file):
         if path.is_file() and (said := path.read_text(encoding="utf-8").strip()) in get_args(Cause):
             return said  # type: ignore[return-value]
     return "user" if outcome.exit_code == EXIT_INTERRUPTED or signal.SIGINT in outcome.heard else "preempted"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -105,7 +104,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        """Locked (flock) by the one process that trains here: the agent, or rank 0 under a stock launcher."""
+        """Held by the one process that trains here: the agent, or rank 0 under a stock launcher (launch.config.lock)."""
         return self.path / ".lock"
 
     @property
@@ -222,29 +221,6 @@ def create_attempt(run: RunDir) -> Attempt:
             continue
         attempt.failures.mkdir()
         return attempt
-
-
-def lock_run(run: RunDir) -> int:
-    """Makes this process the only one that trains in the run, until it closes the descriptor returned here, or ends.
-
-    On a file system without locks nothing is locked; status.json still tells most of who is alive.
-
-    Raises:
-        StateError: another process trains there.
-    """
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o666)  # not inherited by the ranks
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        status = read_json(run.status) or {}
-        what = f"the run is alive: pid {status.get('pid')} on {status.get('host')} trains in it"
-        raise StateError(Problem(what, where=str(run.path), fix=f"fullrank status {run.path}, or fullrank logs {run.path}")) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            os.close(descriptor)
-            raise
-    return descriptor
 
 
 def find_run(name: str, root: Path) -> RunDir:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import pytest
 
 from launch.config.errors import StateError
-from launch.config.run_dir import RunDir, lock_run
+from launch.config.lock import lock_run
+from launch.config.run_dir import RunDir
 from trainers.starting import open_run
 from trainers.world import World
 
@@ -25,7 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
 
 def test_training_started_by_hand_does_not_join_a_live_run(run: RunDir) -> None:
-    with os.fdopen(lock_run(run)), pytest.raises(StateError, match="the run is alive"):
+    with lock_run(run), pytest.raises(StateError, match="the run is alive"):
         open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)
     assert not run.attempts.exists()
 
@@ -38,5 +38,5 @@ def test_training_started_by_hand_keeps_others_out(run: RunDir) -> None:
 
 def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLRANK_ATTEMPT", "3")
-    with os.fdopen(lock_run(run)):
+    with lock_run(run):
         assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == 3

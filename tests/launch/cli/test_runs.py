@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from launch.config.run_dir import RunDir, lock_run, read_json, update_status
+from launch.config.lock import lock_run
+from launch.config.run_dir import RunDir, read_json, update_status
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_living_run_is_not_resumed(fullrank, stopped):
 
 
 def test_second_resume_at_once_is_refused_and_starts_nothing(fullrank, stopped):
-    with os.fdopen(lock_run(RunDir(stopped))):
+    with lock_run(RunDir(stopped)):
         answer = fullrank("resume", stopped)
     assert answer.code == 2
     assert "the run is alive: pid " in answer.err

@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from unittest import mock
@@ -17,7 +15,6 @@ from launch.config.run_dir import (
     create_attempt,
     create_run_dir,
     find_run,
-    lock_run,
     new_run_id,
     read_json,
     update_status,
@@ -117,26 +114,6 @@ def test_status_keeps_what_is_not_changed_and_beats(tmp_path):
     assert (status["state"], status["step"]) == ("running", 2)
     assert read_json(run.status) == status
     assert status["heartbeat"] > 0
-
-
-def test_second_process_in_a_run_is_told_who_is_there(tmp_path):
-    run = made(tmp_path, "a")
-    update_status(run, state="running", pid=7, host="node1")
-    descriptor = lock_run(run)
-    with pytest.raises(StateError, match=r"the run is alive: pid 7 on node1 trains in it\n    try: fullrank status .*, or fullrank logs "):
-        lock_run(run)
-    os.close(descriptor)
-    os.close(lock_run(run))
-
-
-def test_lock_is_not_inherited_by_what_the_process_starts_and_ends_with_it(tmp_path):
-    run = made(tmp_path, "a")
-    code = "import subprocess, sys; from pathlib import Path; from launch.config.run_dir import RunDir, lock_run\n"
-    code += "lock_run(RunDir(Path(sys.argv[1])))\n"
-    code += "print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
-    pid = int(subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True).stdout)
-    os.close(lock_run(run))
-    os.kill(pid, 9)
 
 
 def test_write_that_fails_leaves_the_old_text_and_nothing_beside_it(tmp_path, full_disk):
