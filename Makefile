@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 # uv installs 5 GB in a minute, and looks only at the package index: a stray wheel of torch elsewhere would break torchvision.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable
 
-.PHONY: help quickstart test test-fast lint format clean
+.PHONY: help quickstart test test-fast lint format reference clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ lint: $(VENV)/.dev  ## Style and types
 format: $(VENV)/.dev  ## Put the code into its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.dev  ## Write the reference pages and the schemas anew, from the descriptions in the code
+	$(BIN)/python -m docs.write_reference
 
 clean:  ## Remove what was installed and cached; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

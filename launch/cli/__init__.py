@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
     "plan": "Show what a run would do: values, batch arithmetic, commands, files.",
     "check": "Find every problem of a launch before it starts; alone: of this machine.",
+    "schema": "Print the JSON Schema of a file, for editors.",
     "status": "Show how runs are doing.",
     "logs": "Show the log of a run, or follow it.",
     "sync": "Send what a run kept for W&B to its server.",

@@ -21,7 +21,8 @@ _UNITS: dict[str, Unit] = {
     "%": "%",
 }
 MAX_AMOUNT = 10**9
-_PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*(%|[A-Za-z]+)\s*")
+_AMOUNT = r"([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)"
+_PATTERN = re.compile(rf"\s*{_AMOUNT}\s*(%|[A-Za-z]+)\s*")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Units:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "examples": [f"3 {unit}" for unit in self.units]}
+        names = [name for name, unit in _UNITS.items() if unit in self.units]
+        return {"type": "string", "pattern": rf"^\s*{_AMOUNT}\s*({'|'.join(names)})\s*$", "examples": [f"3 {unit}" for unit in self.units]}
 
 
 TrainLength = Annotated[Duration, Units(("steps", "epochs"))]

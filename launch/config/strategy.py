@@ -25,7 +25,7 @@ ACCELERATE_KEYS = frozenset(
 )
 """Keys of accelerate.commands.config.config_args.ClusterConfig, 1.15 (some of older versions)."""
 
-_INERT: dict[str, tuple[object, ...]] = {
+INERT: dict[str, tuple[object, ...]] = {
     "compute_environment": ("LOCAL_MACHINE",),
     "downcast_bf16": ("no", False),
     "fp8_config": ({}, None),
@@ -101,7 +101,7 @@ def parse_strategy(document: Document) -> Strategy:
         if key not in ACCELERATE_KEYS:
             near = suggest(key, ACCELERATE_KEYS)
             problem(key, "no such key in an Accelerate configuration" + (f"; did you mean {near!r}?" if near else ""))
-    for key, inert in _INERT.items():
+    for key, inert in INERT.items():
         if key in values and values[key] not in inert and not (key == "gpu_ids" and _hides_gpus(values)):
             problem(key, f"{values[key]!r} cannot be honoured", allowed=f"leave it out, or {inert[0]!r}")
     kind = values.get("distributed_type", "NO")

@@ -1,0 +1,86 @@
+"""JSON Schemas of the files a person writes, for editors: made from the models and tables that read them; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from launch.config.durations import Duration
+from launch.config.experiment import Experiment
+from launch.config.strategy import ACCELERATE_KEYS, ENGINES, INERT, PRECISIONS
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+STRATEGY_KEYS: dict[str, dict[str, Any]] = {
+    "distributed_type": {
+        "enum": list(ENGINES),
+        "default": "NO",
+        "description": "What keeps the processes in step. NO: one process; MULTI_GPU, MULTI_CPU: a copy of the model in each (DDP).",
+    },
+    "mixed_precision": {
+        "enum": list(PRECISIONS),
+        "description": "Arithmetic of the forward and backward pass, where the experiment's train.precision is null.",
+    },
+    "use_cpu": {"type": "boolean", "description": "true: train on CPUs. false: on GPUs. Absent: on GPUs where there are some."},
+    "num_machines": {"type": ["integer", "null"], "minimum": 1, "description": "Nodes, where --nodes is not given."},
+    "num_processes": {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "description": "Processes on all nodes together, where --processes-per-node is not given; a multiple of num_machines.",
+    },
+    "main_process_port": {"type": ["integer", "null"], "minimum": 0, "description": "Port where the ranks meet. null: derived from the run's id."},
+    "gpu_ids": {
+        "anyOf": [{"enum": ["all", None, -1]}, {"type": "string", "pattern": r"^\s*-1\s*(,\s*-1\s*)*$"}],
+        "description": "all, or -1 (several times, with commas) for no GPU, which makes `accelerate launch` start processes on a CPU.",
+    },
+    "deepspeed_config": {"enum": [{}, None], "description": "No engine here reads it."},
+    "fsdp_config": {"enum": [{}, None], "description": "No engine here reads it."},
+    "machine_rank": {"type": "integer", "minimum": 0, "description": "For stock `accelerate launch`; fullrank numbers the nodes itself."},
+    "main_process_ip": {"type": ["string", "null"], "description": "For stock `accelerate launch`; fullrank names the first node itself."},
+}
+"""What fullrank reads of an Accelerate file (launch.config.strategy), beside keys that must say nothing."""
+
+
+def experiment_schema() -> dict[str, Any]:
+    """Returns the schema of an experiment file."""
+    return _model_schema(Experiment, "An experiment of fullrank")
+
+
+def strategy_schema() -> dict[str, Any]:
+    """Returns the schema of a strategy: an Accelerate configuration file, with the values that fullrank can honour."""
+    inert = {key: {"enum": list(values), "description": "Nothing else can be honoured."} for key, values in INERT.items()}
+    others = {key: {"description": "Allowed, and without effect."} for key in ACCELERATE_KEYS}
+    rest = {key: schema for key, schema in sorted((others | inert).items()) if key not in STRATEGY_KEYS}
+    return {
+        "$schema": DIALECT,
+        "title": "A strategy of fullrank, in Accelerate's format",
+        "type": "object",
+        "properties": STRATEGY_KEYS | rest,
+        "additionalProperties": False,
+    }
+
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "experiment": experiment_schema,
+    "strategy": strategy_schema,
+}
+"""kind of file -> its schema; a model needs one line: `"cluster": lambda: _model_schema(Cluster, "A Slurm site of fullrank")`."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Schemas without a title for every key, and with defaults as a person writes them."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def encode_default(self, dft: Any) -> Any:
+        return str(dft) if isinstance(dft, Duration) else super().encode_default(dft)
+
+
+def _model_schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+    schema: JsonSchemaValue = model.model_json_schema(schema_generator=_Generator)
+    # A YAML file holds whole numbers where a float is meant (`weight_decay: 0`), which JSON Schema's "number" allows.
+    return {"$schema": DIALECT} | schema | {"title": title}
