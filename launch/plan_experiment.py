@@ -8,7 +8,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, Origin, flatten
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
-from launch.config.sources import LocalPath
+from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
 from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
 from launch.probe import ExperimentProbe
@@ -37,6 +37,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         ConfigError: the experiment, the strategy and the counts do not fit together.
     """
     experiment = _with_absolute_sources(resolve(loaded), probe)
+    _refuse_sync_without_gpus(loaded, strategy, probe)
     asked = loaded.experiment.train.precision
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
     batches = _batches(loaded, launch.world_size)
@@ -47,7 +48,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
-    warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe))
+    warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe), *_batch_norm_warnings(experiment, probe, batches))
     return ExperimentPlan(
         **(vars(launch) | {"warnings": warnings, "values": values | derived}),
         loaded=loaded,
@@ -60,7 +61,8 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
 
 def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Experiment:
     """A run directory's files must mean the same from any directory."""
-    model = experiment.model.model_copy(update={"source": str(probe.model.path)}) if isinstance(probe.model, LocalPath) else experiment.model
+    places = {"source": probe.model, "weights": probe.weights}
+    model = experiment.model.model_copy(update={key: str(place.path) for key, place in places.items() if isinstance(place, LocalPath)})
     data = experiment.data.model_copy(update={"source": str(probe.data.path)}) if isinstance(probe.data, LocalPath) else experiment.data
     return experiment.model_copy(update={"model": model, "data": data})
 
@@ -89,6 +91,29 @@ def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic) -> Origin:
     if loaded.experiment.train.micro_batch_size is not None:
         return loaded.origins["train.micro_batch_size"]
     return Origin("derived", f"{batches.global_batch_size} samples / {batches.world_size} process{'es' if batches.world_size > 1 else ''}")
+
+
+def _refuse_sync_without_gpus(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe) -> None:
+    if loaded.experiment.model.batch_norm == "sync" and (strategy.use_cpu or not probe.machine.num_gpus):
+        what = "SyncBatchNorm exists on GPUs only, and this training is on the CPU"
+        raise ConfigError(loaded.problem("model.batch_norm", what, allowed="train, frozen", fix="model.batch_norm=frozen"))
+
+
+def _batch_norm_warnings(experiment: Experiment, probe: ExperimentProbe, batches: BatchArithmetic) -> list[str]:
+    """Where it is known by name that a network has BatchNorm; of any other the ranks say so once they have built it."""
+    micro, model = batches.micro_batch_size, experiment.model
+    if not isinstance(probe.model, TorchvisionModel) or model.batch_norm != "train" or micro == batches.global_batch_size:
+        return []
+    if probe.model.name.startswith(_WITHOUT_BATCH_NORM) and not probe.model.name.endswith("_bn"):
+        return []
+    return [
+        f"BatchNorm sees micro-batches of {micro}, not the global batch of {batches.global_batch_size}: losses depend on the number of processes "
+        "(1 to 8 % measured); model.batch_norm=frozen avoids it, or sync on GPUs"
+    ]
+
+
+_WITHOUT_BATCH_NORM = ("alexnet", "squeezenet", "vgg", "vit_", "swin_", "convnext_")
+"""Names of torchvision's classifiers without BatchNorm begin so (0.29; vgg16_bn and its like have it)."""
 
 
 def _warnings(experiment: Experiment, processes: int, probe: ExperimentProbe) -> list[str]:

@@ -102,6 +102,7 @@ class ExperimentProbe(Probe):
         hub_cached: keys of the experiment whose hub name is in the local hub cache, or prepared.
         unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
+        weights: what model.weights names.
     """
 
     model: Source
@@ -112,6 +113,7 @@ class ExperimentProbe(Probe):
     hub_cached: frozenset[str]
     unreachable_hub: str | None
     is_wandb_logged_in: bool
+    weights: Source | None = None
 
 
 def probe(run_path: Path, code: Path) -> Probe:
@@ -139,6 +141,7 @@ def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
         hub_cached=hub_cached,
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),
         is_wandb_logged_in=is_wandb_logged_in(),
+        weights=_weights(experiment),
     )
 
 
@@ -240,8 +243,13 @@ def process_start(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
+def _weights(experiment: Experiment) -> Source | None:
+    return parse_source(experiment.model.weights, "model.weights") if experiment.model.weights is not None else None
+
+
 def _missing_paths(experiment: Experiment, model: Source, data: Source) -> dict[str, Path]:
-    paths = {key: source.path for key, source in (("model.source", model), ("data.source", data)) if isinstance(source, LocalPath)}
+    named = {"model.source": model, "data.source": data, "model.weights": _weights(experiment)}
+    paths = {key: source.path for key, source in named.items() if isinstance(source, LocalPath)}
     if isinstance(data, LocalPath) and data.path.is_dir():
         splits = {f"data.splits.{name}": value for name, value in experiment.data.splits.model_dump().items()}
         paths |= {key: data.path / value for key, value in splits.items() if value and Path(value).suffix}

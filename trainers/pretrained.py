@@ -48,21 +48,69 @@ def load_model(model: Model, label_names: list[str], seed: int, pad_token_id: in
     """
     from transformers import AutoModelForSequenceClassification
 
-    config = load_config(model.source)
+    config = load_config(_source(model))
+    config.pad_token_id = pad_token_id if getattr(config, "pad_token_id", None) is None else config.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network, _ = _load_classifier(AutoModelForSequenceClassification, config, model, label_names)
+    return network
+
+
+def load_image_model(model: Model, label_names: list[str]) -> tuple[nn.Module, list[str]]:
+    """Returns a classifier of pictures in float32 on the CPU, a new head drawn from torch's random state, and a word on it.
+
+    Raises:
+        ConfigError: it cannot be loaded, is no classifier's body, or has no dropout to set.
+    """
+    from transformers import AutoModelForImageClassification
+
+    if model.head is not None:
+        raise ConfigError(Problem("transformers knows the head of its models", key="model.head", fix="model.head=null"))
+    config = load_config(_source(model))
+    same_classes = list(getattr(config, "id2label", {}).values()) == label_names
+    network, new = _load_classifier(AutoModelForImageClassification, config, model, label_names)
+    if not same_classes and not new:  # as many classes, but others
+        _draw_head(network, len(label_names))
+    return network, [] if same_classes else [f"the head is new: {len(label_names)} classes"]
+
+
+def load_image_statistics(source: str) -> tuple[list[float], list[float]] | None:
+    """Returns the mean and standard deviation of each channel that a model of the hub was trained with; None where its files do not say."""
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = _load(AutoImageProcessor, source, "image processor")
+    except ConfigError:
+        load_config(source)
+        return None
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    return (list(mean), list(std)) if mean is not None and std is not None else None
+
+
+def _load_classifier(kind: Any, config: Any, model: Model, label_names: list[str]) -> tuple[Any, list[str]]:
+    """Returns a classifier for these classes, and the names of its new tensors."""
     if model.dropout is not None:
         _set_dropout(config, model)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: number for number, name in config.id2label.items()}
-    config.pad_token_id = pad_token_id if getattr(config, "pad_token_id", None) is None else config.pad_token_id
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # A head for another number of classes is replaced, not an error: that is fine-tuning.
-        options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        network, report = _load(AutoModelForSequenceClassification, model.source, "model", **options)
-    _check_weights(network, report, model.source)
+    # A head for another number of classes is replaced, not an error: that is fine-tuning.
+    options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    network, report = _load(kind, _source(model), "model", **options)
+    _check_weights(network, report, _source(model))
     if model.gradient_checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return network
+    return network, [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+
+
+def _draw_head(network: nn.Module, num_classes: int) -> None:
+    from trainers.heads import find_head, replace_head
+
+    replace_head(network, find_head(network, None), num_classes)
+
+
+def _source(model: Model) -> str:
+    assert model.source is not None, "resolve() refuses a class for this task"
+    return model.source
 
 
 def _load(kind: Any, source: str, what: str, **options: Any) -> Any:

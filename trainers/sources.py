@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.hub import is_reachable
-from launch.config.sources import HubName, PackageFile, cache_root, find_source
+from launch.config.sources import HubName, OwnClass, PackageFile, TorchvisionModel, cache_root, find_source
 from trainers.archives import enter, unpack
 from trainers.once import make_once
 
@@ -27,6 +27,8 @@ def locate(text: str, key: str) -> Path | HubName:
     source = find_source(text, key)
     if isinstance(source, HubName):
         return source
+    if isinstance(source, TorchvisionModel | OwnClass):
+        raise ConfigError(Problem(f"{text!r} is a network for pictures", key=key, allowed="OWNER/NAME, a path, runs/<a run>, or pypi://..."))
     return _locate_in_package(source, key) if isinstance(source, PackageFile) else source.path
 
 

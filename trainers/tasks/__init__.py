@@ -21,7 +21,11 @@ Sample = dict[str, Any]
 SampleKey = tuple[int, int]
 """(epoch, index): what a dataset is asked for, so that a sample's own randomness can be seeded by (seed, epoch, index)."""
 
-TASKS: dict[str, str] = {"text_classification": "trainers.tasks.text_classification"}
+TASKS: dict[str, str] = {
+    "text_classification": "trainers.tasks.text_classification",
+    "image_classification": "trainers.tasks.image_classification",
+    "own": "trainers.tasks.own",
+}
 """task.kind -> its module, imported on use; each has build_task(experiment)."""
 
 
@@ -80,10 +84,19 @@ class Task(Protocol):
         """Returns (real tokens, computed tokens); their quotient is the share that is not padding."""
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Returns the summed loss, its count, and the arguments of metrics.update; no gradients are needed."""
+        """Returns the loss of each sample, float32 [B], how much they cover, and the arguments of metrics.update; no gradients are needed.
+
+        A task whose loss belongs to no sample returns the sum, float32 []; then no worst samples are shown.
+        """
 
     def build_metrics(self) -> MetricCollection:
         """Returns fresh metrics that sum over ranks: the keys of launch.config.tasks.TASK_METRICS less loss, and confusion_matrix."""
+
+    def show_sample(self, split: str, index: int, folder: Path) -> str:
+        """Returns one sample as Markdown for the report: a text, its special characters escaped, or a picture.
+
+        A picture is written into `folder`, which may not be there yet, and linked to by `<name of folder>/<file>`.
+        """
 
     def save(self, model: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Writes the model with these whole weights in its library's own format, as model.safetensors and what belongs to it.

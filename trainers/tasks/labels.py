@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, Problem
-from launch.config.tasks import TextClassification
+from launch.config.tasks import ImageClassification, TextClassification
 from trainers.rows import BadRows, Split
 
 MAX_CLASSES = 1000
@@ -30,7 +30,7 @@ class Labels:
     num_left_out: int = 0
 
 
-def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_rows: BadRows) -> Labels:
+def read_labels(splits: Mapping[str, Split], options: TextClassification | ImageClassification, bad_rows: BadRows) -> Labels:
     """Returns the classes of all splits; rows with an impossible label go to `bad_rows`.
 
     Classes are, in this order of preference: task.label_names, the names the data set brings, the sorted values of the train split.
@@ -38,7 +38,7 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
     Raises:
         ConfigError: labels that cannot be classes at all.
     """
-    if options.label_threshold is not None:
+    if isinstance(options, TextClassification) and options.label_threshold is not None:
         return _read_ratings(splits, options, options.label_threshold, bad_rows)
     train = splits["train"]
     names = options.label_names or train.class_names.get(options.label)
@@ -59,6 +59,15 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification, bad_ro
                 bad_rows.add(split.place(index), what, allowed=_listed(names))
             result[name].append(number)
     return Labels(names, result)
+
+
+def missing_classes(present: set[int], names: Sequence[str], limit: int | None) -> list[str]:
+    """Returns a warning if the training will not see every class."""
+    missing = [name for number, name in enumerate(names) if number not in present]
+    if not missing:
+        return []
+    why = f": data.limit takes the first {limit} of each split, as they stand in the source" if limit else ""
+    return [f"warning: no sample to train on is of the class {' or '.join(missing[:20])}{why}"]
 
 
 def _numbers_of(names: Sequence[str]) -> dict[int | str, int]:
@@ -95,7 +104,7 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
     return Labels(names, result, num_left_out)
 
 
-def _sorted_classes(options: TextClassification, train: Split) -> list[int | str]:
+def _sorted_classes(options: TextClassification | ImageClassification, train: Split) -> list[int | str]:
     found = {value for raw in train.columns[options.label] if (value := _canonical(raw)) is not None}
     where, key = train.origin, "task.label"
     if len(found) < 2:

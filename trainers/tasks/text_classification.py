@@ -7,28 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
+from launch.config.tasks import TextClassification
 from trainers.columns import Indices
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_config, load_model, load_tokenizer
 from trainers.rows import BadRows, Split
+from trainers.rendering import escaped
 from trainers.tasks import Batch
-from trainers.tasks.labels import read_labels
+from trainers.tasks.classification import Classification
+from trainers.tasks.labels import missing_classes, read_labels
 from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
 
 MAX_LISTED_ROWS = 20
 TEXTS_AT_ONCE = 1000
@@ -43,7 +41,7 @@ def build_task(experiment: Experiment) -> TextClassificationTask:
     return TextClassificationTask(experiment, folder, info)
 
 
-class TextClassificationTask:
+class TextClassificationTask(Classification):
     """See trainers.tasks.Task for what each method promises."""
 
     def __init__(self, experiment: Experiment, folder: Path, info: dict[str, Any]) -> None:
@@ -56,7 +54,7 @@ class TextClassificationTask:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(self._experiment.model.source)
+        return load_tokenizer(str(self._experiment.model.source))
 
     def dataset(self, split: str) -> TokenDataset:
         return TokenDataset(self._folder / f"{split}.arrow", self.num_samples[split])
@@ -67,38 +65,17 @@ class TextClassificationTask:
     def build_model(self) -> nn.Module:
         return load_model(self._experiment.model, self.label_names, self._experiment.seed, self.collate.pad_token_id)
 
-    def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
-        logits, labels = _logits(model, batch), batch["labels"]
-        loss_sum = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
-        return loss_sum, torch.tensor(labels.numel(), device=labels.device)
-
-    def batch_count(self, batch: Batch) -> int:
-        return batch["labels"].numel()
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return model(**inputs).logits.float()
 
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         return int(batch["attention_mask"].sum()), batch["attention_mask"].numel()
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        logits, labels = _logits(model, batch), batch["labels"]
-        loss_sum = functional.cross_entropy(logits, labels, reduction="sum")
-        return loss_sum, torch.tensor(labels.numel(), device=labels.device), (logits.argmax(dim=-1), labels)
-
-    def build_metrics(self) -> MetricCollection:
-        # Imported at the first evaluation: 0.7 s that no start has to wait for (measured warm, after transformers).
-        from torchmetrics import MetricCollection
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
-
-        from trainers.tasks.matthews import Matthews
-
-        num_classes = len(self.label_names)
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-                "f1": MulticlassF1Score(num_classes, average="macro"),
-                "matthews": Matthews(num_classes),
-                "confusion_matrix": MulticlassConfusionMatrix(num_classes),
-            }
-        )
+    def show_sample(self, split: str, index: int, folder: Path) -> str:
+        """Returns what the model read, its tokens as text again."""
+        sample = self.dataset(split)[0, index]
+        return escaped(self._tokenizer.decode(sample["input_ids"].tolist(), skip_special_tokens=True))
 
     def save(self, model: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
         model.save_pretrained(folder, state_dict=weights)
@@ -111,11 +88,13 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     Raises:
         ConfigError: anything about the data that stops the training; with on_bad_row `stop`, every bad row.
     """
-    options, data = experiment.task, experiment.data
+    options, data, source = experiment.task, experiment.data, experiment.model.source
+    assert isinstance(options, TextClassification)
+    assert source is not None
     text_columns = [options.text] if isinstance(options.text, str) else list(options.text)
     bad_rows = BadRows(data.on_bad_row)
-    tokenizer = load_tokenizer(experiment.model.source)
-    _check_length(experiment, tokenizer)
+    tokenizer = load_tokenizer(source)
+    _check_length(options, source, tokenizer)
     splits = load_splits(data, dict.fromkeys(text_columns, "task.text") | {options.label: "task.label"}, bad_rows)
     labels = read_labels(splits, options, bad_rows)
     rows = {name: _usable_rows(split, text_columns, options.label, labels.numbers[name], bad_rows) for name, split in splits.items()}
@@ -124,7 +103,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, text_columns, options, tokenizer)) for name, split in rows.items()}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = [f"{labels.num_left_out} rows left out: their {options.label} is exactly {options.label_threshold:g}"] if labels.num_left_out else []
-    notes += _missing_classes(rows["train"], labels.names, experiment)
+    notes += missing_classes(set(rows["train"].columns[options.label]), labels.names, data.limit)
     if bad_rows.num_rows:
         notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
     info = {
@@ -151,17 +130,6 @@ def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers:
     return numbered.select(np.flatnonzero(is_usable))
 
 
-def _missing_classes(train: Split, names: Sequence[str], experiment: Experiment) -> list[str]:
-    """Returns a warning if the training will not see every class."""
-    present = set(train.columns[experiment.task.label])
-    missing = [name for number, name in enumerate(names) if number not in present]
-    if not missing:
-        return []
-    limit = experiment.data.limit
-    why = f": data.limit takes the first {limit} of each split, as they stand in the source" if limit else ""
-    return [f"warning: no sample to train on is of the class {' or '.join(missing[:MAX_LISTED_ROWS])}{why}"]
-
-
 def _text_problem(column: str, text: object) -> str | None:
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"the {column} is empty"
@@ -183,23 +151,17 @@ def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenize
         yield chunk | {"label": list(split.columns[options.label][start:end])}
 
 
-def _check_length(experiment: Experiment, tokenizer: Any) -> None:
+def _check_length(options: TextClassification, source: str, tokenizer: Any) -> None:
     """Raises ConfigError if the model has no positions for task.max_length tokens, or these leave no room for a token of each text."""
-    config = load_config(experiment.model.source)
+    config = load_config(source)
     limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     longest = min(limit for limit in limits if limit is not None)
-    if experiment.task.max_length > longest:
-        what = f"{experiment.task.max_length} tokens, but the model {experiment.model.source} reads at most {longest}"
+    if options.max_length > longest:
+        what = f"{options.max_length} tokens, but the model {source} reads at most {longest}"
         raise ConfigError(Problem(what, key="task.max_length", fix=f"task.max_length={longest}"))
-    num_texts = 1 if isinstance(experiment.task.text, str) else len(experiment.task.text)
+    num_texts = 1 if isinstance(options.text, str) else len(options.text)
     num_special = tokenizer.num_special_tokens_to_add(pair=num_texts == 2)
     shortest = num_special + num_texts
-    if experiment.task.max_length < shortest:
-        what = f"{experiment.task.max_length} tokens, but the model {experiment.model.source} adds {num_special} of its own to every input"
+    if options.max_length < shortest:
+        what = f"{options.max_length} tokens, but the model {source} adds {num_special} of its own to every input"
         raise ConfigError(Problem(what, key="task.max_length", allowed=f"{shortest} to {longest}"))
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Returns float32 logits [B, C]; the loss is ours, so the labels stay outside."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return model(**inputs).logits.float()

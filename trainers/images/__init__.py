@@ -1,0 +1,1 @@
+"""Pictures: read, checked, kept, changed, and the networks that look at them."""

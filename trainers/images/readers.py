@@ -1,0 +1,130 @@
+"""Finds the pictures of each split: folders of classes, IDX and CIFAR files, parquet, data sets of the hub."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Data
+from launch.config.sources import HubName
+from launch.config.tasks import ImageClassification
+from trainers.datasets import load_splits
+from trainers.images.cifar import find_cifar, read_cifar
+from trainers.images.idx import find_idx, read_idx
+from trainers.images.pictures import ENDINGS
+from trainers.rows import BadRows, Split
+from trainers.sources import locate
+
+FORMATS = ("image_folder", "idx", "cifar", "parquet", "hub")
+Wanted = Mapping[str, str]
+"""split -> what it is called in the source."""
+
+
+def load_pictures(data: Data, options: ImageClassification, bad_rows: BadRows) -> tuple[dict[str, Split], list[str]]:
+    """Returns the splits that the source itself has, with the columns of task.image and task.label, and what a person should know of them.
+
+    An image is a path, a mapping of the hub's form ({bytes, path}), or raw pixels, uint8 [H, W, C].
+
+    Raises:
+        ConfigError: a source, folder, file or split that is not there or cannot be read as a whole.
+    """
+    place = locate(data.source, "data.source")
+    kind = _format(data, place)
+    if kind not in FORMATS:
+        raise ConfigError(Problem(f"{kind} is no format of pictures", key="data.format", allowed=", ".join(FORMATS)))
+    if isinstance(place, HubName) or kind in ("parquet", "hub"):
+        splits = load_splits(data, {options.image: "task.image", options.label: "task.label"}, bad_rows)
+        return splits, []
+    wanted = {split: name for split, name in data.splits.model_dump().items() if name is not None}
+    if kind == "image_folder":
+        return _read_image_folder(place, wanted, options)
+    return (read_idx if kind == "idx" else read_cifar)(place, wanted, options), []
+
+
+def _format(data: Data, place: Path | HubName) -> str:
+    """Returns data.format, or what the source looks like."""
+    if data.format != "auto":
+        return data.format
+    if isinstance(place, HubName):
+        return "hub"
+    if place.is_file():
+        return "parquet"
+    if find_idx(place):
+        return "idx"
+    if find_cifar(place):
+        return "cifar"
+    if any(place.rglob("*.parquet")):
+        return "parquet" if Path(data.splits.train).suffix == ".parquet" else "hub"
+    return "image_folder"
+
+
+def _read_image_folder(root: Path, wanted: Wanted, options: ImageClassification) -> tuple[dict[str, Split], list[str]]:
+    """Reads SPLIT/CLASS/.../picture; the class names are those of the train split's folders, sorted."""
+    folders = {split: _split_folder(root, split, name) for split, name in wanted.items()}
+    names = options.label_names or _subfolders(folders["train"])
+    if len(names) < 2:
+        there = ", ".join(names) or "none"
+        what = f"{folders['train']} holds {'one folder' if names else 'no folders'}, and each folder of it is a class"
+        raise ConfigError(Problem(what, key="data.splits.train", allowed=f"two folders of pictures or more, not: {there}", fix=_train_fix(root)))
+    problems, splits, passed_over = [], {}, Counter[str]()
+    for split, folder in folders.items():
+        unknown = [name for name in _subfolders(folder) if name not in names]
+        if unknown:
+            what = f"the {split} split has classes that {'task.label_names' if options.label_names else 'train'} lacks: {', '.join(unknown)}"
+            problems.append(Problem(what, str(folder), f"data.splits.{split}", allowed=", ".join(names[:20])))
+            continue
+        paths: list[str] = []
+        labels: list[str] = []
+        for name in names:
+            found = _pictures_in(folder / name, passed_over)
+            paths += found
+            labels += [name] * len(found)
+        if not paths:
+            problems.append(Problem(f"the {split} split has no pictures", str(folder), f"data.splits.{split}", allowed=", ".join(sorted(ENDINGS))))
+        splits[split] = Split({options.image: paths, options.label: labels}, str(folder), range(len(paths)), False, {options.label: list(names)})
+    if problems:
+        raise ConfigError(*problems)
+    notes = [f"{count} files of {ending or 'no ending'} are no pictures and were passed over" for ending, count in passed_over.most_common(5)]
+    return splits, notes
+
+
+def _split_folder(root: Path, split: str, name: str) -> Path:
+    folder = root / name
+    if not folder.is_dir():
+        what = f"there is no folder {folder}"
+        fix = f"data.splits.{split}=null, and data.{split}_fraction=0.2 to cut one from train" if split != "train" else _train_fix(root)
+        raise ConfigError(
+            Problem(what, key=f"data.splits.{split}", allowed=f"a folder of it: {', '.join(_subfolders(root)[:20]) or 'none'}", fix=fix)
+        )
+    return folder
+
+
+def _train_fix(root: Path) -> str | None:
+    """A folder that holds the classes themselves is the train split."""
+    return "data.splits.train=. if these are the classes" if len(_subfolders(root)) > 1 else None
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", str(folder), "data.source")) from error
+
+
+def _pictures_in(folder: Path, passed_over: Counter[str]) -> Sequence[str]:
+    """Returns the paths of all pictures below a folder, sorted; counts the other files by their ending."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            ending = os.path.splitext(file)[1].lower()
+            if file.startswith("."):
+                continue
+            if ending in ENDINGS:
+                found.append(os.path.join(parent, file))
+            else:
+                passed_over[ending] += 1
+    return found
