@@ -70,6 +70,11 @@ class Attempt:
         return self.path / "failure.json"
 
     @property
+    def ended(self) -> Path:
+        """What status.json said when the attempt ended; it is not there if the attempt was killed."""
+        return self.path / "ended.json"
+
+    @property
     def job_log(self) -> Path:
         return self.path / "job.log"
 
@@ -272,8 +277,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def update_status(run: RunDir, **changes: Any) -> dict[str, Any]:
     """Sets keys of status.json, keeps the others, and returns all of them; `heartbeat` is the time of this call.
 
+    With `ended` the attempt keeps a copy, for the attempts that come after have a status of their own.
+
     One writer at a time: the backend before and after the ranks, rank 0 in between.
     """
     status = (read_json(run.status) or {}) | changes | {"heartbeat": time.time()}
     write_json(run.status, status)
+    if changes.get("ended") and isinstance(status.get("attempt"), int) and run.attempt(status["attempt"]).path.is_dir():
+        write_json(run.attempt(status["attempt"]).ended, status)
     return status

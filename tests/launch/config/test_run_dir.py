@@ -135,3 +135,16 @@ def full_disk():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return lambda: mock.patch("os.fsync", fail)
+
+
+def test_how_an_attempt_ended_stays_with_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.attempt(1).path.mkdir(parents=True)
+    update_status(run, state="running", attempt=1, step=3)
+    assert not run.attempt(1).ended.exists()
+    update_status(run, state="stopped", cause="preempted", ended=5.0)
+    run.attempt(2).path.mkdir()
+    update_status(run, state="running", attempt=2, cause=None, ended=None)
+    kept = read_json(run.attempt(1).ended) or {}
+    assert (kept["state"], kept["cause"], kept["step"], kept["ended"]) == ("stopped", "preempted", 3, 5.0)
+    assert not run.attempt(2).ended.exists()
