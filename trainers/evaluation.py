@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from trainers.loader import build_evaluation_loader, move_batch
 from trainers.sampler import evaluation_batches
 from trainers.stopping import StopChecks, StopRequests
 from trainers.tasks import Task
+from trainers.worst import Judged, describe_worst, judged, worst_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Evaluation:
     Args:
         metrics: loss (mean over the counted targets) and the task's own metrics.
         tables: what is not one number (a confusion matrix), as nested lists.
+        worst: the samples with the highest losses, the worst first; empty where the task gives no loss a sample.
     """
 
     split: str
@@ -31,6 +33,7 @@ class Evaluation:
     tables: dict[str, Any]
     num_samples: int
     seconds: float
+    worst: list[Judged] = field(default_factory=list)
 
 
 class Evaluator:
@@ -57,26 +60,28 @@ class Evaluator:
             task.dataset(split), task.collate, batches, self._num_workers if len(batches) > 8 else 0, engine.device.type == "cuda"
         )
         metrics = task.build_metrics().to(engine.device)
-        loss_sum, count = torch.zeros((), dtype=torch.float64), 0
+        loss_sum, count, worst = torch.zeros((), dtype=torch.float64), 0, list[Judged]()
         with torch.inference_mode(), engine.accelerator.autocast():
             stop_checks = StopChecks(self._stops, engine.sum_over_ranks, world.is_main, f"evaluating the {split} split")
-            remaining = iter(loader)
+            remaining = zip(batches, loader, strict=True)
             for _ in range(num_rounds(task.num_samples[split], self._batch_size, world.world_size)):
                 stop_checks.before_batch()
-                batch = next(remaining, None)
-                if batch is None:  # the other ranks have one more
+                following = next(remaining, None)
+                if following is None:  # the other ranks have one more
                     break
-                batch_loss, batch_count, arguments = task.evaluate_batch(module, move_batch(batch, engine.device))
+                indices, batch = following
+                losses, batch_count, arguments = task.evaluate_batch(module, move_batch(batch, engine.device))
                 metrics.update(*arguments)
-                loss_sum, count = loss_sum + batch_loss.double().cpu(), count + int(batch_count)
+                loss_sum, count = loss_sum + losses.double().sum().cpu(), count + int(batch_count)
+                worst = worst_of([*worst, *judged(indices.tolist(), losses, arguments)])
         loss_sum_all, count_all = engine.sum_over_ranks([loss_sum, float(count)])
         values = metrics.compute()
         module.train(was_training)
         scalars = {name: float(value) for name, value in values.items() if value.ndim == 0}
         tables = {name: value.tolist() for name, value in values.items() if value.ndim > 0}
-        return Evaluation(
-            split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], time.perf_counter() - started
-        )
+        worst = worst_of(sample for samples in engine.gather_objects(worst) for sample in samples)
+        seconds = time.perf_counter() - started
+        return Evaluation(split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], seconds, worst)
 
 
 def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
@@ -85,9 +90,9 @@ def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
     return -(-num_batches // world_size)
 
 
-def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, label_names: list[str]) -> None:
-    """Replaces <run>/evaluations/<split>.json. Rank 0 only."""
+def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, task: Task) -> None:
+    """Replaces <run>/evaluations/<split>.json; pictures of the worst samples go to <run>/figures. Rank 0 only."""
     run.evaluations.mkdir(exist_ok=True)
-    write_json(
-        run.evaluations / f"{evaluation.split}.json", {"step": step, "metrics": evaluation.metrics, "label_names": label_names, **evaluation.tables}
-    )
+    worst = describe_worst(evaluation.worst, task, evaluation.split, run.figures)
+    facts = {"step": step, "metrics": evaluation.metrics, "label_names": task.label_names, **evaluation.tables, "worst": worst}
+    write_json(run.evaluations / f"{evaluation.split}.json", facts)

@@ -241,7 +241,7 @@ def judge(training: Training, split: str, step: int) -> Evaluation:
 def keep_evaluation(training: Training, evaluation: Evaluation, step: int) -> None:
     """Writes what an evaluation of the weights that will be the result gave beyond its metrics."""
     if training.engine.world.is_main:
-        write_evaluation(training.run, step, evaluation, training.task.label_names)
+        write_evaluation(training.run, step, evaluation, training.task)
 
 
 def write_record(training: Training, split: str, step: int, values: dict[str, Any]) -> None:
