@@ -303,14 +303,20 @@ class _Agent:
             if one.process.stdout:
                 one.process.stdout.close()  # what outlives its rank may still have it open
 
+    def _failure_of_exit(self, one: _Running) -> Failure | None:
+        """A script's rank that was ended by the agent may have raised before, and what ended first may only have lost contact with it."""
+        code = EXIT_FAILED if one.is_ours_to_end else one.code or EXIT_DONE
+        failure = failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, code, one.log.last_lines, self.is_script)
+        return None if one.is_ours_to_end and not (self.is_script and failure.exception) else failure
+
     def _failures(self) -> list[Failure]:
         """Returns the reports of the ranks, and one for each process that ended without any; the earliest first, what only lost contact last."""
         reported = read_failures(self.attempt, {one.member.rank: one.log.last_lines for one in self.running if one.member.rank is not None})
         told = {failure.rank for failure in reported} | ({None} if reported else set())
         silent = [
-            failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, one.code or 0, one.log.last_lines, self.is_script)
+            failure
             for one in self.running
-            if one.member.rank not in told and not one.is_ours_to_end and one.code not in self._expected_codes(one)
+            if one.member.rank not in told and one.code not in self._expected_codes(one) and (failure := self._failure_of_exit(one))
         ]
         return sorted([*reported, *silent], key=lambda failure: (failure.kind == "lost_contact", failure.time))
 

@@ -68,11 +68,19 @@ def _own_trees(script: Path) -> Iterator[tuple[Path, ast.Module]]:
             continue
         yield path, tree
         for name in _imported(tree):
-            place = script.parent.joinpath(*name.split("."))
-            for file in (place.with_suffix(".py"), place / "__init__.py", place.parent.with_suffix(".py")):
+            for file in _files_of(name, script.parent):
                 if file not in seen and file.is_file():
                     seen.add(file)
                     waiting.append(file)
+
+
+def _files_of(module: str, folder: Path) -> Iterator[Path]:
+    """Yields where a module, and the packages around it, would lie."""
+    place = folder
+    for part in module.split("."):
+        place = place / part
+        yield place.with_suffix(".py")
+        yield place / "__init__.py"
 
 
 def _parse(path: Path, must_be_python: bool) -> ast.Module | None:
