@@ -5,6 +5,7 @@ Each rank is a process of its own, in a session of its own, with its own signal 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -23,10 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-import trainers.assembly  # noqa: E402
-import trainers.closing  # noqa: E402
-import trainers.starting  # noqa: E402, F401
+from trainers.tasks import TASKS  # noqa: E402
 from trainers.train import main as train_main  # noqa: E402
+
+for name in ("assembly", "closing", "report", "starting", *(module.removeprefix("trainers.") for module in TASKS.values())):
+    importlib.import_module(f"trainers.{name}")  # so that all forked processes run the code that was here when this one started
 
 TIMEOUT_S = 300.0
 _PORTS = itertools.cycle(range(20011, 29989))

@@ -1,0 +1,178 @@
+"""Kills trainings (SIGKILL) at random moments, half of them while a checkpoint is written, and resumes them until they are done.
+
+    python benchmarks/kills.py [--kills 200] [--seed 0] [--steps 400] [--every 10] [--folder DIR]
+
+Each training takes one or two processes and data workers, or none, by chance. After every kill: which checkpoints are whole is worked out here,
+independently of the trainers; the resumed training must go on from the newest of these. At its end each training is compared bit by bit
+with one that nobody disturbed. Exit code 1 if anything was not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import forked
+from forked_experiments import differences, write_text_experiment
+
+
+@dataclass
+class Tally:
+    """What came of the kills.
+
+    Args:
+        lost: for each kill, the steps between the newest whole checkpoint and the last recorded step.
+        lost_while_writing: those of the kills that hit a checkpoint being written.
+    """
+
+    kills: int = 0
+    while_writing: int = 0
+    trainings: int = 0
+    resumes: int = 0
+    lost: list[int] = field(default_factory=list)
+    lost_while_writing: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    phases: Counter[str] = field(default_factory=Counter)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=400, help="of each training")
+    parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
+    parser.add_argument("--kills-a-run", type=int, default=20)
+    parser.add_argument("--folder", type=Path, help="keep the runs there")
+    options = parser.parse_args()
+    source, tally, started = random.Random(options.seed), Tally(), time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("FULLRANK_CACHE", str(folder / "cache"))
+        every = {"checkpoint__every": f"{options.every} steps", "evaluate__every": "50 steps", "tracking__log_every": "1 step"}
+        experiment = write_text_experiment(folder, options.steps, **every)
+        whole = {count: train_whole(experiment, folder / f"whole_{count}", count) for count in (1, 2)}
+        while tally.kills < options.kills:
+            tally.trainings += 1
+            count = source.choice((1, 1, 2))
+            run = folder / f"run_{tally.trainings}"
+            disturb(experiment, run, count, source, tally, min(options.kills_a_run, options.kills - tally.kills))
+            tally.problems += [f"{run.name}: {found}" for found in differences(whole[count], run)]
+            print(
+                f"{tally.kills:>4} kills, {tally.while_writing} while writing, {tally.trainings} trainings, {len(tally.problems)} problems",
+                flush=True,
+            )
+    for problem in tally.problems:
+        print(problem)
+    aside = [lost for lost in tally.lost if lost > options.every]
+    print(
+        f"{tally.kills} kills (seed {options.seed}), {tally.while_writing} of them while a checkpoint was written, in {tally.trainings} trainings of "
+        f"{options.steps} steps, a checkpoint every {options.every}; {tally.resumes} resumes\n"
+        f"killed during: {dict(tally.phases)}\n"
+        f"steps lost: at most {max(tally.lost, default=0)} ({len(aside)} times more than {options.every}); "
+        f"at most {max(tally.lost_while_writing, default=0)} when a checkpoint was being written\n"
+        f"{len(tally.problems)} problems; every finished training was compared bit by bit; {time.monotonic() - started:.0f} s"
+    )
+    return int(bool(tally.problems))
+
+
+def train_whole(experiment: Path, run: Path, count: int) -> Path:
+    """Returns the run of a training that nobody disturbs."""
+    codes = forked.wait(forked.start(arguments(experiment, run), count, run.with_name(f"{run.name}.logs")))
+    if any(codes):
+        raise SystemExit(f"the undisturbed training ended with {codes}: {run}.logs")
+    return run
+
+
+def disturb(experiment: Path, run: Path, count: int, source: random.Random, tally: Tally, kills: int) -> None:
+    """Starts a training and kills it, again and again, then lets it end."""
+    logs = run.with_name(f"{run.name}.logs")
+    for attempt in range(kills + 1):
+        expected = newest_whole(run)
+        workers = f"data.num_workers={source.choice((0, 0, 2))}"
+        ranks = forked.start([*arguments(experiment, run), workers], count, logs / str(attempt))
+        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally)
+        codes = forked.wait(ranks)
+        check_start(logs / str(attempt), expected, tally, run)
+        if was_killed:
+            continue
+        if any(codes):
+            tally.problems.append(f"{run.name}: attempt {attempt + 1} ended with {codes}")
+        return
+
+
+def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally) -> bool:
+    """Kills a random rank at a random moment; returns False if the training was done before."""
+    writing = source.random() < 0.5
+    if writing:
+        if not forked.wait_until(lambda: is_writing(run), ranks):
+            return False
+        time.sleep(source.random() * 0.02)
+    else:
+        deadline = time.monotonic() + source.random() * 3.0
+        forked.wait_until(lambda: time.monotonic() > deadline, ranks)
+    victim = source.choice(ranks)
+    if victim.poll() is not None:
+        return False
+    hit = is_writing(run)
+    victim.send(signal.SIGKILL)
+    forked.wait(ranks)
+    lost = max(0, forked.last_step(run) - newest_step(run))
+    tally.kills += 1
+    tally.while_writing += hit
+    tally.lost.append(lost)
+    if hit:
+        tally.lost_while_writing.append(lost)
+    status = json.loads((run / "status.json").read_text()) if (run / "status.json").is_file() else {}
+    tally.phases["a checkpoint" if hit else "steps" if status.get("step") else "the start"] += 1
+    return True
+
+
+def check_start(logs: Path, expected: str | None, tally: Tally, run: Path) -> None:
+    """Compares what a training said it went on from with the newest checkpoint that was whole before."""
+    text = (logs / "rank_0.log").read_text(errors="replace")
+    if "damaged" in text:
+        tally.problems.append(f"{run.name}: a damaged checkpoint: {logs}")
+    said = re.search(r"resuming from (checkpoint-\d+)", text)
+    if said or "run directory" in text:  # else it was killed before it said anything
+        tally.resumes += bool(said)
+        if (said.group(1) if said else None) != expected:
+            tally.problems.append(f"{run.name}: went on from {said and said.group(1)} instead of {expected}: {logs}")
+
+
+def newest_whole(run: Path) -> str | None:
+    """Returns the newest checkpoint all of whose files are as its manifest says; reads them itself."""
+    found = []
+    for manifest in (run / "checkpoints").glob("checkpoint-*/manifest.json"):
+        files = json.loads(manifest.read_text())["files"]
+        if all(hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == facts["sha256"] for name, facts in files.items()):
+            found.append(int(manifest.parent.name.rpartition("-")[2]))
+    return f"checkpoint-{max(found)}" if found else None
+
+
+def newest_step(run: Path) -> int:
+    return int((newest_whole(run) or "-0").rpartition("-")[2])
+
+
+def is_writing(run: Path) -> bool:
+    """Returns whether a checkpoint is being written at this moment."""
+    return any((run / "checkpoints").glob(".checkpoint-*.tmp"))
+
+
+def arguments(experiment: Path, run: Path) -> list[str]:
+    return ["--config", str(experiment), "--run-dir", str(run)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
