@@ -58,6 +58,7 @@ def draw_learning_curve(path: Path, records: Records, metric: str, mode: str) ->
         panels[-1].set_xlim(0, max(record["step"] for record in records) * 1.02)
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         _mark_epochs(panels, records)
+        _mark_attempts(panels, records)
         figure.savefig(path)
 
 
@@ -161,6 +162,29 @@ def _mark_epochs(panels: Sequence[Axes], records: Records) -> None:
             color=GREY,
             fontsize=8,
         )
+
+
+def _mark_attempts(panels: Sequence[Axes], records: Records) -> None:
+    """Draws a line where each later attempt went on."""
+    starts = {attempt: min(record["step"] for record in records if record.get("attempt") == attempt) for attempt in _attempts(records)[1:]}
+    for number, (attempt, step) in enumerate(starts.items()):
+        for axes in panels:
+            axes.axvline(step, color=GREEN, linewidth=1.1, zorder=0.6)
+        if len(starts) <= 6:
+            panels[0].annotate(
+                f"attempt {attempt}",
+                (step, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -12 - 10 * (number % 3)),
+                textcoords="offset points",
+                va="top",
+                color=GREEN,
+                fontsize=8,
+            )
+
+
+def _attempts(records: Records) -> list[int]:
+    return sorted({record["attempt"] for record in records if "attempt" in record})
 
 
 def _write_cells(axes: Axes, counts: Sequence[Sequence[int]], shares: Sequence[Sequence[float]]) -> None:

@@ -7,16 +7,15 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-
-_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#!|~&$]|^[-+=])")
 _MOST_CHARACTERS = 600
 
 
 def escaped(text: str) -> str:
-    """Returns a text as one line of Markdown that shows exactly it (CommonMark 0.31, 2.4: any punctuation may be escaped)."""
+    """Returns a text as one line of Markdown that shows exactly it, shortened if it is long (CommonMark 0.31, 2.4: backslash escapes)."""
     line = " ".join(text.split())
     line = line if len(line) <= _MOST_CHARACTERS else f"{line[: _MOST_CHARACTERS - 1]}…"
-    return _PUNCTUATION.sub(r"\\\1", line)
+    return _MARKUP.sub(r"\\\1", line)
 
 
 def code(text: str) -> str:

@@ -1,23 +1,23 @@
-"""Writes report.md, what happened in a run, for a person: `python -P -m trainers.report RUN_DIR`."""
+"""Writes report.md and report.html, what happened in a run, for a person: `python -P -m trainers.report RUN_DIR`."""
 
 from __future__ import annotations
 
-import shlex
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import FullrankError, StateError
-from launch.config.experiment import Experiment, dump_experiment
-from launch.config.load import flatten, load_experiment
-from launch.config.metrics import NOT_METRICS, read_metrics
-from launch.config.run_dir import Attempt, RunDir, read_json, write_atomic
+from launch.config.errors import EXIT_PREFLIGHT, FullrankError, Problem, StateError
+from launch.config.experiment import Experiment
+from launch.config.load import load_experiment
+from launch.config.metrics import NOT_METRICS, Record, best_record, read_metrics
+from launch.config.run_dir import RunDir, read_json, write_atomic
 from launch.config.tasks import TASK_USAGE
+from trainers.pictures import CONFUSION_MATRIX, LEARNING_CURVE, draw_pictures
+from trainers.rendering import code, escaped, render_page, table
+from trainers.report_tables import attempts_section, configuration_section, last_plan, training_section, warnings_section
 
-_SPLITS = ("validation", "test")
+SPLITS = ("test", "validation")
 
 
 def main() -> int:
@@ -30,90 +30,102 @@ def main() -> int:
     except FullrankError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed, and draws the pictures\n    try: pip install 'fullrank[train]'", file=sys.stderr)
+        return EXIT_PREFLIGHT
     return 0
 
 
 def write_report(run: RunDir) -> Path:
-    """Replaces report.md and its figures by what the run directory says now; also for a run that failed half way.
+    """Replaces report.md, report.html and their figures by what the run directory says now; also for a run that failed half way.
 
     Raises:
-        StateError: the directory has no resolved.yaml, so it is no run.
+        StateError: the directory has no resolved.yaml: it is no run, or a script's.
     """
     if not run.resolved.is_file():
-        raise StateError(f"{run.path} is not a run directory: it has no resolved.yaml")
+        is_script = run.attempts.is_dir()
+        what = "a script's run has no report: what it records is its own" if is_script else "is not a run directory: it has no resolved.yaml"
+        raise StateError(Problem(what, where=str(run.path), fix=f"fullrank logs {run.path}" if is_script else None))
     experiment = load_experiment(str(run.resolved)).experiment
     records = read_metrics(run.metrics)
+    pictures = draw_pictures(run)
     sections = [
         _title(run, experiment),
         _outcome(run, experiment, records),
-        _curve(run, experiment, records),
-        _confusion(run),
+        _curve(pictures),
+        _confusion(pictures),
+        _worst(run),
         _model(run, experiment),
-        _training(run, experiment, records),
-        _attempts(run),
-        _configuration(run, experiment),
+        training_section(run, experiment, records),
+        attempts_section(run, records),
+        warnings_section(run),
+        configuration_section(run, experiment),
     ]
-    write_atomic(run.report, "\n\n".join(section for section in sections if section) + "\n")
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_atomic(run.report, text)
+    write_atomic(run.report_page, render_page(f"{experiment.name} {run.run_id}", text, run.path))
     return run.report
 
 
 def _title(run: RunDir, experiment: Experiment) -> str:
-    plan = _last_plan(run)
-    status = read_json(run.status) or {}
+    plan, status = last_plan(run), read_json(run.status) or {}
     precision = plan.get("precision") or status.get("precision") or experiment.train.precision or "unknown precision"
     how = f"{plan['strategy']} strategy, " if plan.get("strategy") else ""
     size, device = plan.get("world_size") or status.get("world_size"), plan.get("device") or status.get("device") or "unknown device"
-    where = f"{how}{_plural(size, 'process', 'processes')} on {device.upper()}" if size else "an unknown number of processes"
+    where = f"{how}{size} {'process' if size == 1 else 'processes'} on {device.upper()}" if size else "an unknown number of processes"
+    model = experiment.model.source or experiment.model.model_dump(by_alias=True).get("class") or "a model of its own"
     return (
-        f"# {experiment.name}\n\n"
-        f"`{_display(experiment.model.source or experiment.model.class_ or '')}` trained for {experiment.task.kind.replace('_', ' ')} "
-        f"on `{_display(experiment.data.source)}`, "
+        f"# {escaped(experiment.name)}\n\n"
+        f"{code(_display(model))} trained for {experiment.task.kind.replace('_', ' ')} on {code(_display(experiment.data.source))}, "
         f"{experiment.train.duration} in batches of {experiment.train.global_batch_size}; {where}, {precision}. "
-        f"Run `{run.run_id}`."
+        f"Run {code(run.run_id)}."
     )
 
 
-def _outcome(run: RunDir, experiment: Experiment, records: Sequence[dict[str, Any]]) -> str:
-    status = read_json(run.status) or {}
+def _outcome(run: RunDir, experiment: Experiment, records: Sequence[Record]) -> str:
     metric = experiment.evaluate.metric
-    lines = [f"**{_state_sentence(status, records)}**"]
+    lines = [f"**{escaped(_state_sentence(read_json(run.status) or {}, records))}**"]
     judged = [record for record in records if record["split"] == "validation" and metric in record]
-    best = (max if experiment.evaluate.mode == "max" else min)(judged, key=lambda record: record[metric]) if judged else None
+    best = best_record(records, experiment.evaluate)
     if best:
-        lines.append(f"Best validation {metric}: **{best[metric]:.4f}** at step {best['step']:,} (epoch {best['epoch']:.4g}).")
+        lines.append(f"Best validation {escaped(metric)}: **{best[metric]:.4f}** at step {best['step']:,} (epoch {best.get('epoch', 0):.4g}).")
     tests = [record for record in records if record["split"] == "test"]
     rows = [
         ("validation, best", best),
         ("validation, last", judged[-1] if judged and judged[-1] is not best else None),
         ("test", tests[-1] if tests else None),
     ]
-    table = _scores_table([(name, record) for name, record in rows if record])
-    return "## Outcome\n\n" + "\n\n".join([*lines, *([table] if table else [])])
+    scores = _scores_table([(name, record) for name, record in rows if record])
+    return "## Outcome\n\n" + "\n\n".join([*lines, *([scores] if scores else [])])
 
 
-def _curve(run: RunDir, experiment: Experiment, records: Sequence[dict[str, Any]]) -> str:
-    shown = [record for record in records if record["split"] in ("train", "validation")]
-    if not shown:
+def _curve(pictures: dict[str, Path]) -> str:
+    if LEARNING_CURVE not in pictures:
         return "## Learning curve\n\nThe run ended before its first record."
-    from trainers.figures import draw_learning_curve
-
-    run.figures.mkdir(exist_ok=True)
-    draw_learning_curve(run.figures / "learning_curve.png", shown, experiment.evaluate.metric, experiment.evaluate.mode)
-    return "## Learning curve\n\n![training and validation loss over optimizer steps](figures/learning_curve.png)"
+    return f"## Learning curve\n\n![training and validation loss over optimizer steps](figures/{pictures[LEARNING_CURVE].name})"
 
 
-def _confusion(run: RunDir) -> str:
-    """The test split's matrix if there is one, else the validation split's."""
-    for split in reversed(_SPLITS):
+def _confusion(pictures: dict[str, Path]) -> str:
+    if CONFUSION_MATRIX not in pictures:
+        return ""
+    return f"## Confusion matrix\n\n![confusion matrix, true classes by predicted classes](figures/{pictures[CONFUSION_MATRIX].name})"
+
+
+def _worst(run: RunDir) -> str:
+    """The samples with the highest losses, of the test split if there is one, else of the validation split."""
+    for split in SPLITS:
         evaluation = read_json(run.evaluations / f"{split}.json") or {}
-        if evaluation.get("confusion_matrix"):
-            from trainers.figures import draw_confusion_matrix
-
-            run.figures.mkdir(exist_ok=True)
-            title = f"{split.capitalize()}, step {evaluation['step']:,}"
-            draw_confusion_matrix(run.figures / "confusion_matrix.png", evaluation["confusion_matrix"], evaluation["label_names"], title)
-            return f"## Confusion matrix\n\n![confusion matrix of the {split} split](figures/confusion_matrix.png)"
+        if evaluation.get("worst"):
+            rows = [_worst_row(sample) for sample in evaluation["worst"]]
+            told = f"The samples of the {split} split with the highest losses, at step {evaluation['step']:,}: look here for wrong labels first."
+            return f"## Worst samples\n\n{told}\n\n" + table(("loss", "true", "predicted", "sample", "index"), rows)
     return ""
+
+
+def _worst_row(sample: dict[str, Any]) -> tuple[str, ...]:
+    loss = "not finite" if sample["loss"] is None else f"{sample['loss']:.4f}"
+    label, predicted = ("" if sample[key] is None else escaped(str(sample[key])) for key in ("label", "predicted"))
+    return loss, label, predicted, sample["shown"], str(sample["index"])
 
 
 def _model(run: RunDir, experiment: Experiment) -> str:
@@ -123,80 +135,7 @@ def _model(run: RunDir, experiment: Experiment) -> str:
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 
-def _training(run: RunDir, experiment: Experiment, records: Sequence[dict[str, Any]]) -> str:
-    train = [record for record in records if record["split"] == "train"]
-    if not train:
-        return ""
-    rows = [("optimizer steps", f"{train[-1]['step']:,}"), ("epochs", f"{train[-1]['epoch']:.4g}")]
-    for key, name, form in (
-        ("samples_per_second", "samples a second (median)", "{:,.1f}"),
-        ("tokens_per_second", "real tokens a second (median)", "{:,.0f}"),
-        ("real_token_share", "share of computed tokens that are real", "{:.1%}"),
-    ):
-        values = [record[key] for record in train if record.get(key) is not None]
-        if values:
-            rows.append((name, form.format(statistics.median(values))))
-    for split in _SPLITS:
-        counts = [record["num_samples"] for record in records if record["split"] == split and "num_samples" in record]
-        if counts:
-            rows.append((f"{split} samples", f"{counts[-1]:,}"))
-    arithmetic = _last_plan(run)
-    if arithmetic.get("micro_batch_size"):
-        product = f"{arithmetic['micro_batch_size']} x {arithmetic['world_size']} x {arithmetic['gradient_accumulation_steps']}"
-        rows.append(("global batch (micro x processes x accumulation)", f"{experiment.train.global_batch_size} = {product}"))
-    return "## Training\n\n" + _table(("", ""), rows)
-
-
-def _attempts(run: RunDir) -> str:
-    last = run.last_attempt()
-    if last is None:
-        return ""
-    rows = [_attempt_row(run.attempt(number)) for number in range(1, last.number + 1) if run.attempt(number).path.is_dir()]
-    command = _command(run, last)
-    return "## Attempts\n\n" + _table(("attempt", "started", "processes", "launcher", "ended by"), rows) + (f"\n\n{command}" if command else "")
-
-
-def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
-    plan, failure = read_json(attempt.plan) or {}, read_json(attempt.failure) or _first_failure(attempt)
-    started = min((path.stat().st_mtime for path in attempt.path.iterdir()), default=None)
-    ended = (
-        f"{failure.get('exception') or failure.get('kind')}: {_first_line(failure.get('message', ''))} (rank {failure.get('rank')})"
-        if failure
-        else ""
-    )
-    when = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC") if started else ""
-    return str(attempt.number), when, str(plan.get("world_size", "")), str(plan.get("launcher", "")), ended
-
-
-def _command(run: RunDir, attempt: Attempt) -> str:
-    overrides = run.overrides.read_text(encoding="utf-8").splitlines() if run.overrides.is_file() else []
-    path = attempt.command.relative_to(run.path)
-    sentences = [f"Overrides: `{shlex.join(overrides)}`."] if overrides else []
-    sentences += [f"The exact command is in [{path}]({path})."] if attempt.command.is_file() else []
-    return " ".join(sentences)
-
-
-def _configuration(run: RunDir, experiment: Experiment) -> str:
-    """What differs from the defaults; resolved.yaml has everything."""
-    required = {
-        "name": "x",
-        "model": {"source": "x"},
-        "data": {"source": "x"},
-        "train": {"duration": "1 epoch", "global_batch_size": 1},
-        "optimizer": {"lr": 1.0},
-    }
-    task = {key: value for key, value in dump_experiment(experiment)["task"].items() if key in ("kind", "text", "label", "file")}
-    defaults = flatten(dump_experiment(Experiment.model_validate({**required, "task": task})))
-    always = {"model.source", "data.source", "train.duration", "train.global_batch_size", "optimizer.lr", "task.kind", "task.text", "task.label"}
-    derived = {"name", "tracking.wandb.project", "evaluate.mode"}
-    values = flatten(dump_experiment(experiment))
-    rows = [
-        (f"`{key}`", f"`{_shown(value)}`") for key, value in values.items() if key not in derived and (key in always or value != defaults.get(key))
-    ]
-    return "## Configuration\n\nWhat was chosen; [resolved.yaml](resolved.yaml) has every value.\n\n" + _table(("key", "value"), rows)
-
-
-def _state_sentence(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+def _state_sentence(status: dict[str, Any], records: Sequence[Record]) -> str:
     step = status.get("step") or max((record["step"] for record in records), default=0)
     state, cause, total = status.get("state", "unknown"), status.get("cause"), status.get("total_steps")
     of = f" of {total:,}" if total and total > step else ""
@@ -205,26 +144,11 @@ def _state_sentence(status: dict[str, Any], records: Sequence[dict[str, Any]]) -
     return f"{state.capitalize()}{because} at step {step:,}{of}{f', after {_span(took)}' if took and took > 0 else ''}."
 
 
-def _scores_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+def _scores_table(rows: Sequence[tuple[str, Record]]) -> str:
     hidden = {*NOT_METRICS, "num_samples", "seconds"}
     names = list(dict.fromkeys(key for _, record in rows for key in record if key not in hidden))
     cells = [(name, *(f"{record[key]:.4f}" if key in record else "" for key in names), f"{record.get('num_samples', 0):,}") for name, record in rows]
-    return _table(("split", *names, "samples"), cells) if rows else ""
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _last_plan(run: RunDir) -> dict[str, Any]:
-    last = run.last_attempt()
-    return (read_json(last.plan) if last else None) or {}
-
-
-def _first_failure(attempt: Attempt) -> dict[str, Any] | None:
-    failures = [failure for path in attempt.failures.glob("rank_*.json") if (failure := read_json(path))] if attempt.failures.is_dir() else []
-    return min(failures, key=lambda failure: failure.get("time", 0.0), default=None)
+    return table(("split", *map(escaped, names), "samples"), cells) if rows else ""
 
 
 def _display(source: str) -> str:
@@ -232,20 +156,6 @@ def _display(source: str) -> str:
     if source.startswith("pypi://"):
         return source.partition("#")[0].split("/", 3)[2]
     return "/".join(Path(source).parts[-2:]) if source.startswith("/") else source
-
-
-def _shown(value: object) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= 90 else f"{text[:60]}…{text[-20:]}"
-
-
-def _first_line(text: str) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else ""
-    return line if len(line) <= 160 else f"{line[:159]}…"
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _span(seconds: float) -> str:

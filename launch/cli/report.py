@@ -19,9 +19,9 @@ def report(run: RunName = "latest", run_root: RunRoot = None, as_json: Json = Fa
     if written.returncode:
         raise typer.Exit(written.returncode)
     if as_json:
-        print(json.dumps({"run": str(found.path), "report": str(found.report)}, indent=2))
+        print(json.dumps({"run": str(found.path), "report": str(found.report), "page": str(found.report_page)}, indent=2))
         return
-    print(f"{found.report}\n")
+    print(f"{found.report}\n{found.report_page}\n")
     lines = found.report.read_text(encoding="utf-8").splitlines()
     print("\n".join(lines[:_SHOWN_LINES]))
     if len(lines) > _SHOWN_LINES:

@@ -150,9 +150,19 @@ class RunDir:
         return self.path / "report.md"
 
     @property
+    def report_page(self) -> Path:
+        """The report as one HTML page that needs no other file."""
+        return self.path / "report.html"
+
+    @property
     def figures(self) -> Path:
         """The pictures of report.md."""
         return self.path / "figures"
+
+    @property
+    def profile(self) -> Path:
+        """Traces of --profile-steps, and where the steps' time went."""
+        return self.path / "profile"
 
     @property
     def attempts(self) -> Path:

@@ -108,4 +108,4 @@ def test_refused_resume_is_not_told_to_go_on(fullrank, stopped, monkeypatch):
 
 def test_report_is_written_by_the_training_side(fullrank, stopped):
     answer = fullrank("report", stopped)
-    assert (answer.code, answer.out) == (0, f"{stopped}/report.md\n\n# written again\n")
+    assert (answer.code, answer.out) == (0, f"{stopped}/report.md\n{stopped}/report.html\n\n# written again\n")
