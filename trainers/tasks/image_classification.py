@@ -111,12 +111,13 @@ class ImageClassificationTask(Classification):
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Writes the picture as the network sees it in an evaluation, and returns a link to it in Markdown."""
-        from torchvision.io import write_png
+        from PIL import Image
 
         pixels, _ = self.dataset(split).read(index)
         path = folder / f"{split}-{index}.png"
         folder.mkdir(parents=True, exist_ok=True)
-        write_png(build_evaluation_transform(self.options)(pixels), str(path))
+        shown = build_evaluation_transform(self.options)(pixels)
+        Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
         return f"![{split} {index}]({folder.name}/{path.name})"
 
     def _classifier(self, model: nn.Module) -> Classifier:
