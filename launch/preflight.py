@@ -9,7 +9,7 @@ from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
-from launch.probe import ExperimentProbe, Probe
+from launch.probe import TRAINING_PACKAGES, ExperimentProbe, Probe
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
 ExperimentCheck = Callable[[ExperimentPlan, ExperimentProbe], list[Problem]]
@@ -74,7 +74,7 @@ def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
 
 
 def check_packages(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
-    missing = [name for name in ("torch", "transformers", "accelerate", "datasets") if name not in probe.versions]
+    missing = [name for name in TRAINING_PACKAGES if name not in probe.versions]
     problems = []
     if missing:
         problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix="pip install 'fullrank[train]'"))

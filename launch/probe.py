@@ -33,6 +33,9 @@ REPORTED_PACKAGES = (
 )
 """Distributions whose versions go into environment.json."""
 
+TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "datasets")
+"""Those of the extra [train] without which no experiment can be trained."""
+
 DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
 """One folder a GPU, where NVIDIA's driver is loaded."""
 
@@ -203,6 +206,12 @@ def probe_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def missing_training_packages() -> list[str]:
+    """Returns what a training imports and this python does not have."""
+    versions = probe_versions()
+    return [name for name in TRAINING_PACKAGES if name not in versions]
 
 
 def probe_place(path: Path) -> Place:

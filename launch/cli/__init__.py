@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
     "plan": "Show what a run would do: values, batch arithmetic, commands, files.",
     "check": "Find every problem of a launch before it starts; alone: of this machine.",
+    "fetch": "Bring model, data and tokenizer into the shared caches, for trainings without a network.",
     "schema": "Print the JSON Schema of a file, for editors.",
     "status": "Show how runs are doing.",
     "logs": "Show the log of a run, or follow it.",

@@ -14,9 +14,9 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 EXPERIMENT = """\
 name: tiny
-model: {source: owner/model}
+model: {source: .}
 task: {kind: text_classification, text: sentence, label: label}
-data: {source: owner/data}
+data: {source: .}
 train: {duration: 2 epochs, global_batch_size: 32}
 optimizer: {lr: 1e-4}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = importlib.metadata.version("fullrank")
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +64,51 @@ def test_a_plain_install_is_light(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "configs" / "experiments").glob("*.yaml")))
-def test_every_shipped_experiment_plans_from_any_directory(installed: Path, tmp_path: Path, experiment: str) -> None:
-    plan = json.loads(run(installed / "fullrank", "plan", experiment, "--json", cwd=tmp_path))
+def test_every_shipped_experiment_plans_from_any_directory_and_says_what_a_start_lacks(installed: Path, tmp_path: Path, experiment: str) -> None:
+    ended = fullrank(installed, "plan", experiment, "--json", cwd=tmp_path)
+    plan = json.loads(ended.stdout)
     assert plan["world_size"] == 1
     assert plan["global_batch_size"] == plan["micro_batch_size"] * plan["gradient_accumulation_steps"]
+    assert (ended.returncode, list(tmp_path.iterdir())) == (3, [])
+    assert "would not start: torch, transformers, accelerate, datasets not installed" in ended.stderr
+
+
+def test_every_verb_helps_without_the_training_side(installed: Path, tmp_path: Path) -> None:
+    listed = fullrank(installed, "--help", cwd=tmp_path)
+    verbs = [line.split()[0] for line in listed.stdout.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    assert {"run", "plan", "check", "fetch", "schema", "status"} <= set(verbs)
+    for verb in verbs:
+        assert fullrank(installed, verb, "--help", cwd=tmp_path).returncode == 0, verb
+    assert fullrank(installed, "--version", cwd=tmp_path).stdout == f"fullrank {VERSION}\n"
+
+
+@pytest.mark.parametrize("words", [["check"], ["schema"], ["schema", "strategy"], ["status"]], ids=" ".join)
+def test_a_verb_that_needs_no_training_side_works(installed: Path, tmp_path: Path, words: list[str]) -> None:
+    ended = fullrank(installed, *words, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout or words == ["status"]
+
+
+@pytest.mark.parametrize("words", [["run", "quickstart"], ["fetch", "quickstart"], ["check", "quickstart"]], ids=" ".join)
+def test_a_verb_that_needs_the_training_side_names_the_extra_and_ends_with_3(installed: Path, tmp_path: Path, words: list[str]) -> None:
+    ended = fullrank(installed, *words, cwd=tmp_path)
+    said = ended.stdout + ended.stderr
+    assert (ended.returncode, said.count("pip install 'fullrank[train]'")) == (3, 1)
+    assert "torch, transformers, accelerate, datasets not installed" in said
+    assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_works_without_the_training_side(installed: Path, tmp_path: Path) -> None:
-    assert "run " in run(installed / "fullrank", "--help", cwd=tmp_path)
+@pytest.mark.parametrize("verb", ["report", "resume", "logs"])
+def test_a_verb_about_a_run_says_that_there_is_none(installed: Path, tmp_path: Path, verb: str) -> None:
+    ended = fullrank(installed, verb, "nothing", cwd=tmp_path)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended.stderr
+
+
+def fullrank(installed: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "SLURM_", "NCCL_"))}
+    environment |= {"HF_HUB_OFFLINE": "0", "XDG_CACHE_HOME": str(cwd.parent / "cache")}
+    return subprocess.run([str(installed / "fullrank"), *words], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def run(*command: str | Path, cwd: Path) -> str:

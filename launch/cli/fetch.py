@@ -1,0 +1,79 @@
+"""`fullrank fetch`: brings model, data and tokenizer into the shared caches, so that the training needs no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from launch.cli.options import Json, Overrides, complete_experiment
+from launch.cli.show import table
+from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem
+from launch.config.hub import hub_home
+from launch.config.load import load_experiment
+from launch.config.resolve import resolve
+from launch.config.sources import HubName, TorchvisionModel, cache_root, parse_model, parse_source
+from launch.probe import missing_training_packages
+
+Fetchable = Annotated[
+    str,
+    typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or the path of an experiment file.", autocompletion=complete_experiment),
+]
+
+
+def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = False) -> None:
+    loaded = load_experiment(experiment, overrides or ())
+    resolved = resolve(loaded)
+    missing = missing_training_packages()
+    if missing:
+        raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix="pip install 'fullrank[train]'"))
+    command = [sys.executable, "-P", "-m", "trainers.fetch", experiment, *(overrides or ())]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+    answer = _answer(ended)
+    environment = needed_environment(parse_model(resolved.model), parse_source(resolved.data.source, "data.source"))
+    if as_json:
+        print(json.dumps(answer | {"environment": environment}, indent=2, ensure_ascii=False))
+    else:
+        _print_fetched(answer["fetched"], environment, is_whole=ended.returncode == EXIT_DONE)
+    for problem in answer["problems"]:
+        print(f"error: {Problem(**problem)}", file=sys.stderr)
+    raise typer.Exit(ended.returncode)
+
+
+def needed_environment(model: object, data: object) -> dict[str, str]:
+    """Returns the variables with which a machine without a network finds what was fetched."""
+    environment = {"FULLRANK_CACHE": str(cache_root())}
+    if isinstance(model, HubName) or isinstance(data, HubName):
+        environment["HF_HOME"] = str(hub_home().absolute())
+    if isinstance(model, TorchvisionModel):
+        environment["TORCH_HOME"] = os.environ.get("TORCH_HOME") or os.path.expanduser("~/.cache/torch")
+    return environment | {"HF_HUB_OFFLINE": "1"}
+
+
+def _answer(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Returns what trainers.fetch printed last; libraries may have printed before it."""
+    try:
+        answer: dict[str, Any] = json.loads(ended.stdout.rstrip().rpartition("\n")[2])
+    except ValueError as error:
+        what = f"fetching ended with code {ended.returncode} before it could say what it fetched; the reason stands above"
+        raise FullrankError(Problem(what)) from error
+    return answer
+
+
+def _print_fetched(fetched: list[dict[str, Any]], environment: dict[str, str], is_whole: bool) -> None:
+    rows = []
+    for part in fetched:
+        size = f"{part['num_bytes'] / 2**20:.1f} MiB" if part["path"] else "as it is"
+        rows.append((part["part"], size, f"{part['seconds']:.1f} s", part["path"] or part["source"]))
+    for line, part in zip(table(rows), fetched, strict=True):
+        print(line)
+        for note in part["notes"]:
+            print(f"    {note}")
+    if is_whole:
+        print("\nwhere there is no network, with these folders on a disk that every node sees:")
+        print("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items()))
