@@ -48,7 +48,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        what = "holds more than tensors, and reading that could run any code"
+        what = "is damaged or holds more than tensors, and reading that could run any code"
         fix = "save its state_dict() alone, best as .safetensors"
         raise ConfigError(Problem(f"{what}: {_first_line(error)}", str(path), "model.weights", fix=fix)) from error
     except Exception as error:  # a damaged file raises what its format's reader happens to trip over
