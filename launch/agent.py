@@ -42,7 +42,10 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 @dataclass(frozen=True)
 class Member:
-    """One process to start; rank None: a stock launcher, which starts the ranks; folder None: it runs in this one."""
+    """One process to start; rank None: a stock launcher, which starts the ranks; folder None: it runs in this one.
+
+    is_attached: the terminal is its own, input too; then nothing of what it says is kept.
+    """
 
     rank: int | None
     argv: Sequence[str]
@@ -50,6 +53,7 @@ class Member:
     log: Path
     on_terminal: bool
     folder: Path | None = None
+    is_attached: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,17 @@ class _Agent:
             list(member.argv),
             cwd=member.folder,
             env={name: value for name, value in os.environ.items() if name not in _OUTER_LAUNCHER} | dict(member.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C on the terminal reaches the agent alone, which passes it on once
+            stdin=None if member.is_attached else subprocess.DEVNULL,
+            stdout=None if member.is_attached else subprocess.PIPE,
+            stderr=None if member.is_attached else subprocess.STDOUT,
+            start_new_session=not member.is_attached,  # a Ctrl-C on the terminal reaches the agent alone, which passes it on once
             preexec_fn=_child_setup(os.getpid(), ignore=member.rank is not None and not self.is_script),  # safe: the agent has no other thread
         )
         running = _Running(member, process, RankLog(member.log, member.on_terminal))
         self.running.append(running)
+        if member.is_attached:
+            running.log.note("a debug run: what it said went to the terminal")
+            return
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self.selector.register(process.stdout, selectors.EVENT_READ, running)
@@ -188,8 +195,7 @@ class _Agent:
     def _read(self, running: _Running) -> bool:
         """Takes one portion of output; returns whether more may come."""
         pipe = running.process.stdout
-        assert pipe is not None
-        if pipe.closed:
+        if pipe is None or pipe.closed:
             return False
         try:
             data = os.read(pipe.fileno(), 65536)
@@ -227,6 +233,9 @@ class _Agent:
             codes.add(EXIT_FAILED)  # torchrun and accelerate turn every code into 1
         return codes
 
+    def _terminal_is_lent(self) -> bool:
+        return sys.stdin.isatty() and any(one.member.is_attached for one in self.running)
+
     @property
     def was_asked(self) -> bool:
         """Whether somebody asked for a stop."""
@@ -234,11 +243,13 @@ class _Agent:
 
     def _pass_on(self, number: signal.Signals) -> None:
         if number in self.heard:
-            if number == signal.SIGINT:
+            if number == signal.SIGINT and not self._terminal_is_lent():
                 _say("ending at once; the last checkpoint stays")
                 self._end_all(signal.SIGKILL, spare_outliving=False)
             return
         self.heard.append(number)
+        if number == signal.SIGINT and self._terminal_is_lent():
+            return  # it went to the process too, which is free to do with it what a debugger does
         again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
         _say(f"{number.name}: {'passed on to the script' if self.is_script else 'finishing the step, saving, then stopping'}{again}")
         self.remind_at = time.monotonic() + REMIND_S if self.is_script else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Precision
 from launch.config.load import Origin
+from launch.config.modes import PLAIN, Mode
 from launch.config.run_dir import Attempt, RunDir
 from launch.config.strategy import Engine, Strategy
 from launch.probe import Probe, derive_port
@@ -32,6 +33,7 @@ class Options:
     nodes: int | None = None
     processes_per_node: int | None = None
     launcher: Launcher = "direct"
+    mode: Mode = PLAIN
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class LaunchPlan:
     run: RunDir
     attempt: Attempt
     launcher: Launcher
+    mode: Mode
     engine: Engine
     device: Device
     precision: Precision
@@ -99,6 +102,9 @@ def plan_processes(
     """
     device: Device = "cuda" if _wants_gpus(strategy, probe) else "cpu"
     nodes = options.nodes or strategy.num_nodes or 1
+    if options.mode.is_debug:
+        _refuse_several(nodes, options, strategy)
+        default_processes = 1
     processes = options.processes_per_node or strategy.processes_per_node or default_processes or _default_processes(strategy, device, probe)
     if strategy.engine == "single" and nodes * processes > 1:
         what = f"{nodes * processes} processes under the strategy {strategy.name}, which is for one, would train separate models"
@@ -127,6 +133,7 @@ def plan_processes(
         run=run,
         attempt=run.attempt(options.attempt),
         launcher=options.launcher,
+        mode=options.mode,
         engine="ddp" if nodes * processes > 1 else "single",
         device=device,
         precision=precision.precision,
@@ -138,6 +145,16 @@ def plan_processes(
         warnings=tuple(_warnings(precision.precision, device, processes, probe)),
         values={key: Value(value, origin) for key, (value, origin) in values.items()},
     )
+
+
+def _refuse_several(nodes: int, options: Options, strategy: Strategy) -> None:
+    """A debugger needs the terminal to itself."""
+    several = options.processes_per_node or strategy.processes_per_node or 1
+    if nodes * several > 1:
+        where = strategy.where if options.processes_per_node is None and options.nodes is None else None
+        raise ConfigError(Problem(f"--debug is for one process, and {nodes * several} are asked for", where, fix="--processes-per-node 1"))
+    if options.launcher != "direct":
+        raise ConfigError(Problem(f"--debug gives the process the terminal, which {options.launcher} does not", fix="--launcher direct"))
 
 
 def _wants_gpus(strategy: Strategy, probe: Probe) -> bool:

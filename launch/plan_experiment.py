@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from launch.config.changes import Change
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, Origin, flatten
+from launch.config.modes import check_steps
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
 from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
@@ -21,6 +23,7 @@ class ExperimentPlan(LaunchPlan):
     Args:
         experiment: resolved, with local sources as absolute paths.
         optimizer_steps: of the whole training; None where `optimizer_steps_reason` says why.
+        forced_changes: what differs from the run's earlier attempts and makes it another training, as a person wanted it.
     """
 
     loaded: LoadedExperiment
@@ -28,6 +31,7 @@ class ExperimentPlan(LaunchPlan):
     batches: BatchArithmetic
     optimizer_steps: int | None
     optimizer_steps_reason: str | None
+    forced_changes: tuple[Change, ...] = ()
 
 
 def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe, options: Options) -> ExperimentPlan:
@@ -42,6 +46,8 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
     batches = _batches(loaded, launch.world_size)
     steps, steps_reason = _optimizer_steps(experiment, probe, batches)
+    if options.mode.profiled_steps and steps is not None:
+        check_steps(options.mode.profiled_steps, steps)
     values = {key: Value(value, loaded.origins.get(key, Origin("default"))) for key, value in flatten(dump_experiment(experiment)).items()}
     derived = {("train.precision" if key == "precision" else key): value for key, value in launch.values.items()} | {
         "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches)),

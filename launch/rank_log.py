@@ -34,6 +34,10 @@ class RankLog:
         if b"\r" in self._pending:  # a progress bar repaints one line for hours: keep its newest picture only
             self._pending = b"\r" + final_text(self._pending)
 
+    def note(self, text: str) -> None:
+        """Adds a line of fullrank's own, to the file alone."""
+        self._keep(text.encode())
+
     def close(self) -> None:
         """Writes what has no line end yet, and closes the file."""
         if self._pending.strip():

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from launch.config.changes import ACCEPTED_VARIABLE
 from launch.config.experiment import dump_experiment
+from launch.config.modes import PLAIN
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
@@ -138,6 +140,7 @@ def _program(plan: LaunchPlan, run_dir: bool) -> list[str]:
         return [str(plan.script), *plan.arguments]
     training = ["--config", str(plan.run.resolved), "--strategy", str(plan.attempt.accelerate)]
     training += ["--run-dir", str(plan.run.path)] if run_dir else []
+    training += plan.mode.training_arguments()
     return ["-m", MODULE, *training]
 
 
@@ -168,6 +171,8 @@ def launch_environment(plan: LaunchPlan) -> dict[str, str]:
         environment["DS_ACCELERATOR"] = "cpu"
     if isinstance(plan, ScriptPlan):
         environment |= _script_environment(plan)
+    if isinstance(plan, ExperimentPlan) and plan.forced_changes:
+        environment[ACCEPTED_VARIABLE] = ",".join(change.key for change in plan.forced_changes)
     return environment
 
 
@@ -197,6 +202,7 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
             "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
             "optimizer_steps": plan.optimizer_steps,
             "optimizer_steps_reason": plan.optimizer_steps_reason,
+            **({"forced_changes": [vars(change) for change in plan.forced_changes]} if plan.forced_changes else {}),
         }
     if isinstance(plan, ScriptPlan):
         own = {"script": str(plan.script), "arguments": list(plan.arguments), "folder": str(plan.folder)}
@@ -214,6 +220,7 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
         "processes_per_node": plan.processes_per_node,
         "world_size": plan.world_size,
         **own,
+        **({"mode": plan.mode.as_dict()} if plan.mode != PLAIN else {}),
         "threads_per_rank": plan.num_threads,
         "port": plan.port,
         "command": launch_argv(plan),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.attempts import Started
 from launch.config.errors import Problem, StateError
-from launch.config.run_dir import RunDir, State, read_json
+from launch.config.run_dir import Attempt, RunDir, State, read_json
 from launch.probe import process_start
 
 ALIVE: tuple[State, ...] = ("pending", "running", "stopping")
@@ -67,6 +68,15 @@ def check_resumable(run: RunDir) -> None:
     if state.state in ALIVE:
         what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
         raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
+
+
+def read_attempts(run: RunDir) -> tuple[list[Started], int]:
+    """Returns the attempts of a run in order, and the step of its newest complete checkpoint (0: none)."""
+    paths = sorted(run.attempts.glob("[0-9]*")) if run.attempts.is_dir() else []
+    steps = [(read_json(Attempt(path).start) or {}).get("first_step") for path in paths]
+    newest = run.newest_checkpoint()
+    step = newest.name.rpartition("-")[2] if newest else ""
+    return [Started(int(path.name), step) for path, step in zip(paths, steps, strict=True)], int(step) if step.isdecimal() else 0
 
 
 def is_alive(status: dict[str, Any]) -> bool:

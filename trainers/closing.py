@@ -15,12 +15,17 @@ from trainers.manifest import sorted_checkpoints
 from trainers.stopping import StopAgreed, StopRequests
 
 
-def close(training: Training, cause: Cause | None) -> int:
-    """Writes what a run leaves behind and returns the exit code. Every rank must call this."""
+def close(training: Training, cause: Cause | None, has_result: bool = True) -> int:
+    """Writes what a run leaves behind and returns the exit code. Every rank must call this.
+
+    Args:
+        has_result: whether the weights at the end are worth keeping.
+    """
     run, progress = training.run, training.progress
     if training.engine.world.is_main:
         if cause is None:
-            save_model(training)
+            if has_result:
+                save_model(training)
             update_status(run, state="completed", cause=None, step=progress.step, ended=time.time())
             _report(run, training)
         else:

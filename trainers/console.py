@@ -18,7 +18,7 @@ class Console:
     def __init__(self, is_main: bool) -> None:
         width = os.environ.get("FULLRANK_TERMINAL_WIDTH")
         self._is_main, self._width = is_main, int(width) if width else None
-        self._on_terminal = is_main and (self._width is not None or sys.stderr.isatty())
+        self._on_terminal = is_main and (self._width is not None or sys.stderr.isatty()) and self._width != 0  # 0: a debugger has the terminal
         self._bar: Any = None
         self._total = 0
 

@@ -23,6 +23,7 @@ from trainers.evaluation import Evaluation, Evaluator, write_evaluation
 from trainers.heartbeat import Heartbeat
 from trainers.loader import StepBatches, move_batch
 from trainers.optimizers import set_training_mode
+from trainers.profiling import NoProfiler
 from trainers.sampler import samples_consumed
 from trainers.stopping import StopAgreed, StopRequests, agreed_cause
 from trainers.tasks import Task
@@ -63,6 +64,7 @@ class Training:
     progress: Progress
     total_steps: int
     steps_per_epoch: int
+    profiler: NoProfiler = field(default_factory=NoProfiler)
     throughput: Throughput = field(default_factory=Throughput)
 
     def is_due(self, every: Duration | None) -> bool:
@@ -119,20 +121,22 @@ def take_steps(training: Training) -> None:
     experiment, progress = training.experiment, training.progress
     if training.owes_evaluation and evaluate_now(training):
         save(training)
-    for batches in training.steps if not has_no_gain(training) else ():
+    for batches in training.profiler.steps(training.steps, progress.step) if not has_no_gain(training) else ():
         result = train_step(training, batches)
         progress.step += 1
         progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
         training.heartbeat.beat(progress.step)
         training.console.advance()
         if training.is_due(experiment.tracking.log_every) or training.is_done or progress.step == 1:
-            log_step(training, result)
+            with training.profiler.phase("logging"):
+                log_step(training, result)
         if result.cause:
             raise StopAgreed(result.cause, "training")
         paused = time.perf_counter()
-        is_best = training.owes_evaluation and evaluate_now(training)
-        if is_best or training.is_due(checkpoint_interval(experiment)):
-            save(training)
+        with training.profiler.phase("evaluation and checkpoint"):
+            is_best = training.owes_evaluation and evaluate_now(training)
+            if is_best or training.is_due(checkpoint_interval(experiment)):
+                save(training)
         training.throughput.pause(time.perf_counter() - paused)
         if has_no_gain(training):
             training.console.say(f"stopping early: no gain in {experiment.evaluate.metric} for {progress.evaluations_without_gain} evaluations")
@@ -145,23 +149,27 @@ def train_step(training: Training, batches: StepBatches) -> StepResult:
     The loss is divided once, by the targets of the whole step on all ranks, so uneven ranks and accumulation average right.
     The all-reduce of that count also carries the ranks' wishes to stop.
     """
-    engine, task, train = training.engine, training.task, training.experiment.train
+    engine, task, train, phase = training.engine, training.task, training.experiment.train, training.profiler.phase
     counts = [0 if padding else task.batch_count(batch) for batch, padding in zip(batches.batches, batches.is_padding, strict=True)]
-    global_count, *flags = engine.sum_over_ranks([float(sum(counts)), *training.stops.flags()])
+    with phase("counting and stop requests"):
+        global_count, *flags = engine.sum_over_ranks([float(sum(counts)), *training.stops.flags()])
     loss_sum = torch.zeros((), device=engine.device)
     last = len(batches.batches) - 1
     for number, (batch, padding) in enumerate(zip(batches.batches, batches.is_padding, strict=True)):
         with engine.accumulating(training.model, is_last=number == last):
-            batch_loss, _ = task.train_loss(training.model, move_batch(batch, engine.device), train.label_smoothing)
+            with phase("forward"):
+                batch_loss, _ = task.train_loss(training.model, move_batch(batch, engine.device), train.label_smoothing)
             if padding:
                 batch_loss = batch_loss * 0.0
-            engine.backward(batch_loss, global_count)
+            with phase("backward"):
+                engine.backward(batch_loss, global_count)
         loss_sum += batch_loss.detach()
         count_throughput(training, batch, padding)
-    norm = engine.clip(training.model, train.gradient_clip_norm)
     lr = max(group["lr"] for group in training.optimizer.param_groups)
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
+    with phase("optimizer"):
+        norm = engine.clip(training.model, train.gradient_clip_norm)
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
     if training.experiment.schedule.name != "plateau":
         training.schedule.step()
     return StepResult(loss_sum, global_count, norm, lr, agreed_cause(flags))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 if not __package__:  # started as a file: find the packages beside this folder, not the modules in it
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return train(options, stops, crash)
     except BaseException as error:
+        if options.debug:
+            traceback.print_exc()  # of a known error too
         code = crash.write(error)
         sys.stdout.flush()
         os._exit(code)  # not through exit handlers: they would wait for ranks that are stuck in a collective
@@ -41,6 +44,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="experiment: a YAML file, or the name of a shipped one")
     parser.add_argument("--strategy", help="Accelerate YAML file that says how the processes work together")
     parser.add_argument("--run-dir", type=Path, help="run directory; with checkpoints in it training goes on from the newest")
+    parser.add_argument("--debug", action="store_true", help="find the operation behind a gradient that is not a number; all tracebacks")
+    parser.add_argument("--overfit-batch", action="store_true", help="train on one batch until its loss is gone; exit code 1 if it is not")
+    parser.add_argument("--profile-steps", metavar="FIRST:LAST", help="write a profiler trace of these optimizer steps")
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # what the deepspeed launcher adds
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace the experiment's")
     return parser.parse_intermixed_args(arguments)
@@ -62,6 +68,7 @@ def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) 
     """Joins the other ranks, builds the training, runs it, and leaves. Every rank must call this."""
     from trainers.assembly import build_training, join
     from trainers.closing import close, close_early, exit_code
+    from trainers.debugging import overfit, profile_steps, watch_gradients
     from trainers.loop import fit
     from trainers.starting import open_run
 
@@ -73,10 +80,14 @@ def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) 
         training = build_training(joined, run, attempt, stops, crash)
     except StopAgreed as stop:
         return close_early(joined.engine, run, stops, stop)
+    if options.debug:
+        watch_gradients()
+    if options.profile_steps:
+        profile_steps(training, options.profile_steps)
     with training.trackers as trackers:
-        cause = fit(training)
+        cause = overfit(training) if options.overfit_batch else fit(training)
         trackers.exit_code = exit_code(cause)
-    return close(training, cause)
+    return close(training, cause, has_result=not options.overfit_batch)
 
 
 if __name__ == "__main__":

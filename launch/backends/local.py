@@ -21,7 +21,7 @@ from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
-from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files
+from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files, render_resolved
 from launch.runs import check_resumable
 
 _SNAPSHOT_SUFFIXES = frozenset((".py", ".yaml", ".yml", ".toml", ".sh", ".sbatch", ".j2"))
@@ -83,6 +83,9 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
             plan = replace(plan, attempt=create_attempt(plan.run))
             for name, text in render_attempt(plan, probe).items():
                 write_atomic(plan.attempt.path / name, text)
+            if isinstance(plan, ExperimentPlan):
+                write_atomic(plan.run.resolved, render_resolved(plan))  # what changed stays so in later attempts
+                update_status(plan.run, forced_changes=[str(change) for change in plan.forced_changes])
             _write_start(plan)
         return _train(plan, lock)
 
@@ -134,6 +137,7 @@ def _write_start(plan: LaunchPlan) -> None:
         pid=os.getpid(),
         agent=mine,
         world_size=plan.world_size,
+        is_debug=plan.mode.is_debug,
         total_steps=plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None,
         started=time.time(),
         ended=None,
@@ -168,7 +172,7 @@ def _write_end(run: RunDir, **changes: object) -> None:
 def _members(plan: LaunchPlan) -> list[Member]:
     width = terminal_width()
     shared = {"FULLRANK_RUN_DIR": str(plan.run.path), "FULLRANK_ATTEMPT": str(plan.attempt.number), "PYTHONUNBUFFERED": "1"}
-    on_terminal = {"FULLRANK_TERMINAL_WIDTH": str(width)} if width else {}
+    on_terminal = {"FULLRANK_TERMINAL_WIDTH": "0" if plan.mode.is_debug else str(width)} if width else {}
     argv, folder = launch_argv(plan), None
     if isinstance(plan, ScriptPlan):
         folder = plan.folder
@@ -185,6 +189,7 @@ def _members(plan: LaunchPlan) -> list[Member]:
             plan.attempt.rank_log(rank),
             on_terminal=rank == 0,
             folder=folder,
+            is_attached=plan.mode.is_debug,
         )
         for rank in range(plan.processes_per_node)
     ]

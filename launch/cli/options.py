@@ -81,6 +81,19 @@ ProcessesPerNode = Annotated[int | None, typer.Option(min=1, metavar="N", help="
 LauncherName = Annotated[
     str, typer.Option("--launcher", metavar="|".join(LAUNCHERS), help="What starts the processes.", autocompletion=complete_launcher)
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="One process on this terminal (breakpoint() works), 64 samples, no data workers, anomaly detection, all tracebacks."
+    ),
+]
+OverfitBatch = Annotated[
+    bool, typer.Option("--overfit-batch", help="Train on one batch until its loss is gone, and say whether it is: exit code 0, or 1 if it is not.")
+]
+ProfileSteps = Annotated[
+    str | None,
+    typer.Option("--profile-steps", metavar="FIRST:LAST", help="Write a profiler trace of these optimizer steps, and where their time went."),
+]
 RunDirectory = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="The run directory. Default: a new one under the run root.")]
 RunRoot = Annotated[Path | None, typer.Option("--run-root", metavar="DIR", help="The folder of all runs. Default: $FULLRANK_RUN_ROOT, or ./runs.")]
 RunName = Annotated[

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ import typer
 
 from launch.cli import BEHIND_DASHES
 from launch.cli.options import default_run_root
+from launch.config.changes import Change, changed_keys
 from launch.config.errors import ConfigError, Problem, StateError, suggest
+from launch.config.experiment import dump_experiment
 from launch.config.load import load_experiment
+from launch.config.modes import PLAIN, Mode
+from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir, new_run_id, read_json
 from launch.config.strategy import load_strategy
 from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options
@@ -63,6 +67,7 @@ def plan_target(
     launcher: str = "direct",
     run_dir: Path | None = None,
     run_root: Path | None = None,
+    mode: Mode = PLAIN,
 ) -> tuple[LaunchPlan, Probe]:
     """Returns the plan behind a command line, and what the machine answered; writes nothing.
 
@@ -70,8 +75,9 @@ def plan_target(
         ConfigError: with every problem at once.
     """
     if target.script is None:
-        return make_plan(target.experiment, target.overrides, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
-    return make_script_plan(target.script, target.arguments, Path.cwd(), strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+        overrides = mode.overrides(target.overrides)
+        return make_plan(target.experiment, overrides, strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode)
+    return make_script_plan(target.script, target.arguments, Path.cwd(), strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode)
 
 
 def make_plan(
@@ -84,6 +90,7 @@ def make_plan(
     run_dir: Path | None = None,
     run_root: Path | None = None,
     attempt: int = 1,
+    mode: Mode = PLAIN,
 ) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan of an experiment, and what the machine answered; writes nothing.
 
@@ -92,7 +99,7 @@ def make_plan(
     """
     loaded = load_experiment(experiment, overrides)
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
-    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher))
+    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
     answers = probe_experiment(loaded.experiment, run_path)
     return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
 
@@ -108,6 +115,7 @@ def make_script_plan(
     run_dir: Path | None = None,
     run_root: Path | None = None,
     attempt: int = 1,
+    mode: Mode = PLAIN,
 ) -> tuple[ScriptPlan, Probe]:
     """Returns the plan of a script that runs in `folder`, and what the machine answered; writes nothing.
 
@@ -116,38 +124,81 @@ def make_script_plan(
     """
     file = read_script(script)
     run_path = _run_path(file.path.stem, run_dir, run_root)
-    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher))
+    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
     answers = probe(run_path, file.path.parent)
     return plan_script(file, arguments, folder, load_strategy(strategy), answers, options), answers
 
 
-def plan_again(run: RunDir, launcher: str = "") -> tuple[LaunchPlan, Probe]:
-    """Returns the plan of a run's next attempt, started as its newest one was; writes nothing.
+def plan_again(
+    run: RunDir,
+    overrides: Sequence[str] = (),
+    strategy: str | None = None,
+    nodes: int | None = None,
+    processes_per_node: int | None = None,
+    launcher: str = "",
+    force: bool = False,
+) -> tuple[LaunchPlan, Probe]:
+    """Returns the plan of a run's next attempt, started as its newest one was but for what is given here; writes nothing.
 
     Args:
-        launcher: another one than it had.
+        force: accept changes that make it another training; they are recorded.
 
     Raises:
         StateError: it was never started, so nothing says how.
-        ConfigError: what it is made of is no longer there.
+        ConfigError: what it is made of is no longer there, or a value may not change between attempts.
     """
     attempt = run.last_attempt()
     last: dict[str, Any] = (read_json(attempt.plan) if attempt else None) or {}
     file = last.get("strategy_file")
-    strategy = str(file if file and Path(file).is_file() else last.get("strategy") or "auto")
-    launcher, number = launcher or last.get("launcher") or "direct", attempt.number + 1 if attempt else 1
-    counts = {"nodes": last.get("nodes"), "processes_per_node": last.get("processes_per_node")}
+    counts: dict[str, Any] = {"nodes": nodes, "processes_per_node": processes_per_node}
+    if strategy is None:
+        strategy = str(file if file and Path(file).is_file() else last.get("strategy") or "auto")
+        counts = {name: count or last.get(name) for name, count in counts.items()}
+    same: dict[str, Any] = counts | {
+        "launcher": launcher or last.get("launcher") or "direct",
+        "run_dir": run.path,
+        "attempt": attempt.number + 1 if attempt else 1,
+        "mode": Mode(overfits_batch=bool((last.get("mode") or {}).get("overfits_batch"))),
+    }
     if "script" in last:
+        if overrides or force:
+            what = f"{' '.join(overrides) or '--force'}: this run is of a script, which has no experiment whose keys could be set"
+            raise ConfigError(Problem(what, where=str(run.path), fix=f"fullrank resume {run.path}"))
         folder = Path(last["folder"])
         if not folder.is_dir():
             what = f"the folder that {Path(last['script']).name} ran in is gone"
             raise ConfigError(Problem(what, where=str(folder), fix="make it again, or start a new run"))
-        return make_script_plan(
-            Path(last["script"]), last["arguments"], folder, strategy, **counts, launcher=launcher, run_dir=run.path, attempt=number
-        )
+        return make_script_plan(Path(last["script"]), last["arguments"], folder, strategy, **same)
     if not run.resolved.is_file():
         raise StateError(Problem("does not say what was started in it: neither a script's plan.json nor resolved.yaml is there", where=str(run.path)))
-    return make_plan(str(run.resolved), (), strategy, **counts, launcher=launcher, run_dir=run.path, attempt=number)
+    plan, answers = make_plan(str(run.resolved), overrides, strategy, **same)
+    earlier = tuple(Change(**change) for change in last.get("forced_changes", ()))
+    return with_changes_checked(plan, dump_experiment(resolve(load_experiment(str(run.resolved)))), earlier, force), answers
+
+
+def with_changes_checked(plan: ExperimentPlan, before: Mapping[str, Any], earlier: Sequence[Change], force: bool) -> ExperimentPlan:
+    """Returns the plan with the changes that a person forces, now or in an earlier attempt.
+
+    Args:
+        before: the run's experiment so far.
+
+    Raises:
+        ConfigError: names every value that may not change, as it was and as it would be.
+    """
+    changes = list(changed_keys(before, dump_experiment(plan.experiment)))
+    if changes and not force:
+        raise ConfigError(
+            *(
+                plan.loaded.problem(
+                    change.key,
+                    f"was {change.before!r} in this run and would be {change.now!r}: going on would be another training",
+                    fix="a new run for the new value (fullrank run); or --force, which is recorded",
+                )
+                for change in changes
+            )
+        )
+    now = {change.key for change in changes}
+    return replace(plan, forced_changes=(*(change for change in earlier if change.key not in now), *changes))
 
 
 def _run_path(name: str, run_dir: Path | None, run_root: Path | None) -> Path:

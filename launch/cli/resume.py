@@ -7,30 +7,63 @@ from typing import Annotated
 
 import typer
 
+from launch.attempts import MAX_WITHOUT_PROGRESS, num_without_progress
 from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
-from launch.cli.options import Json, LauncherName, RunName, RunRoot, chosen_run
+from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run
 from launch.cli.plan import print_plan
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline
+from launch.config.errors import ConfigError, Problem
+from launch.config.run_dir import RunDir, read_json
 from launch.preflight import preflight
-from launch.runs import check_resumable
+from launch.runs import check_resumable, read_attempts
+
+Strategy = Annotated[str | None, typer.Option("--strategy", metavar="NAME|FILE", help="Another strategy than the last attempt had.")]
 
 
 def resume(
     run: RunName = "latest",
+    overrides: Overrides = None,
     run_root: RunRoot = None,
+    here: Annotated[bool, typer.Option("--here", help="Train on this machine, wherever the run was launched.")] = False,
+    strategy: Strategy = None,
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
     launcher: LauncherName = "",
+    force: Annotated[bool, typer.Option("--force", help="Accept changes that make it another training; they are recorded.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
+    if "=" in run:
+        raise ConfigError(Problem(f"{run!r} stands where the run is named", fix=f"fullrank resume latest {run}"))
     found = chosen_run(run, run_root)
     check_resumable(found)
-    plan, probe = plan_again(found, launcher)
+    backend = "local" if here else launched_by(found)
+    plan, probe = plan_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force)
     preflight(plan, probe)
     if dry_run:
         raise typer.Exit(print_plan(plan, probe, as_json))
+    attempts, newest_step = read_attempts(found)
+    num_idle = num_without_progress(attempts, newest_step)
+    if num_idle >= MAX_WITHOUT_PROGRESS:
+        print(f"warning: the last {num_idle} attempts brought no new checkpoint; why the last one ended: fullrank logs {found.path}", file=sys.stderr)
+    for change in getattr(plan, "forced_changes", ()):
+        print(f"warning: forced, and recorded: {change}", file=sys.stderr)
     print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}", file=sys.stderr)
-    ended = BACKENDS["local"].resume(plan, probe)
+    ended = BACKENDS[backend].resume(plan, probe)
     print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
+
+
+def launched_by(run: RunDir) -> str:
+    """Returns the backend that goes on with a run: the one that launched it.
+
+    Raises:
+        ConfigError: it is not one of this installation.
+    """
+    backend = (read_json(run.status) or {}).get("backend") or "local"
+    if backend not in BACKENDS:
+        what = f"the run was launched by {backend!r}, which is not here"
+        raise ConfigError(Problem(what, where=str(run.path), allowed=", ".join(BACKENDS), fix=f"fullrank resume {run.path} --here"))
+    return str(backend)

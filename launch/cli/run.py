@@ -10,12 +10,15 @@ import typer
 from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import (
+    Debug,
     ExperimentName,
     Json,
     LauncherName,
     Nodes,
+    OverfitBatch,
     Overrides,
     ProcessesPerNode,
+    ProfileSteps,
     RunDirectory,
     RunRoot,
     ScriptPath,
@@ -24,6 +27,7 @@ from launch.cli.options import (
 from launch.cli.plan import print_plan
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
+from launch.config.modes import parse_mode
 from launch.preflight import preflight
 
 
@@ -38,11 +42,15 @@ def run(
     launcher: LauncherName = "direct",
     run_dir: RunDirectory = None,
     run_root: RunRoot = None,
+    debug: Debug = False,
+    overfit_batch: OverfitBatch = False,
+    profile_steps: ProfileSteps = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     target = parse_target(ctx, experiment, overrides, script)
-    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+    mode = parse_mode(debug, overfit_batch, profile_steps, is_script=script is not None)
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode)
     preflight(plan, probe)
     if dry_run:
         raise typer.Exit(print_plan(plan, probe, as_json))

@@ -14,7 +14,7 @@ def plan_headline(plan: LaunchPlan) -> str:
     """Returns one line: what is trained, where, and with how many processes."""
     processes = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
     device = "CPU" if plan.device == "cpu" else "GPU"
-    head = f"{plan.name}: {processes} on the {device}, {plan.precision}"
+    head = f"{plan.name}: {'debug, ' if plan.mode.is_debug else ''}{processes} on the {device}, {plan.precision}"
     if not isinstance(plan, ExperimentPlan):
         return head
     steps = f"{plan.optimizer_steps} optimizer steps" if plan.optimizer_steps is not None else str(plan.experiment.train.duration)
