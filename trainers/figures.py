@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 """Told apart by people with any colour vision (Okabe and Ito, 2008)."""
 
+MANY_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#111827")
+_LINES = ("-", "--", ":")
+
 MOST_CLASSES_WITH_NUMBERS = 12
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -87,6 +90,27 @@ def draw_confusion_matrix(path: Path, counts: Sequence[Sequence[int]], label_nam
         bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=24, format=mpl.ticker.PercentFormatter(1.0))
         bar.outline.set_visible(False)
         bar.set_label("share of the true class")
+        figure.savefig(path)
+
+
+def draw_comparison(path: Path, runs: dict[str, Records]) -> None:
+    """Writes the training losses of several runs over each other, and below them the validation losses where there are any."""
+    splits = [split for split in ("train", "validation") if any(record["split"] == split for records in runs.values() for record in records)]
+    with _styled():
+        figure = Figure(figsize=(7.6, 3.0 * len(splits) + 0.6), layout="constrained")
+        panels = list(figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0])
+        for axes, split in zip(panels, splits, strict=True):
+            for number, (name, records) in enumerate(runs.items()):
+                points = [(record["step"], record["loss"]) for record in records if record["split"] == split and "loss" in record]
+                losses = [loss for _, loss in points]
+                shown = smoothed(losses, 1 - 1 / min(max(len(losses) / 12, 2.5), 25)) if split == "train" and len(losses) >= 10 else losses
+                line, marker = _LINES[number // len(MANY_COLOURS) % len(_LINES)], "o" if len(points) < 10 else None
+                look = {"color": MANY_COLOURS[number % len(MANY_COLOURS)], "linestyle": line, "marker": marker}
+                axes.plot([step for step, _ in points], shown, linewidth=1.8, markersize=4, label=_short(name), **look)
+            axes.set(title="Training loss (smoothed)" if split == "train" else "Validation loss")
+        panels[0].legend(loc="upper right")
+        panels[-1].set_xlabel("optimizer step")
+        panels[-1].set_xlim(left=0)
         figure.savefig(path)
 
 
