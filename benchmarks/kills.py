@@ -141,7 +141,8 @@ def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, ta
 
 def check_start(logs: Path, expected: str | None, tally: Tally, run: Path) -> None:
     """Compares what a training said it went on from with the newest checkpoint that was whole before."""
-    text = (logs / "rank_0.log").read_text(errors="replace")
+    log = logs / "rank_0.log"
+    text = log.read_text(errors="replace") if log.is_file() else ""  # killed before its first line
     if "damaged" in text:
         tally.problems.append(f"{run.name}: a damaged checkpoint: {logs}")
     said = re.search(r"resuming from (checkpoint-\d+)", text)

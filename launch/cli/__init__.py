@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "compare": "Show what differs between runs: configuration, scores, curves.",
     "report": "Write a run's report: curves, confusion matrix, configuration.",
     "resume": "Go on with a stopped or failed run, from its newest checkpoint.",
+    "verify": "Prove that a run that is stopped and resumed is the run that was never stopped.",
 }
 """verb -> what it does; `launch.cli.<verb>` has the function of that name."""
 
