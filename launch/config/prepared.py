@@ -60,7 +60,8 @@ def _identity(source: Source, names: list[str | None]) -> list[Any]:
         return ["hub", source.name, source.configuration]
     if isinstance(source, PackageFile):
         return ["pypi", source.sha256, source.path]
-    assert isinstance(source, LocalPath), source
+    if not isinstance(source, LocalPath):
+        return [str(source)]
     path = source.path
     if path.is_file():
         return ["local", str(path), _stamp(path)]

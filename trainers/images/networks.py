@@ -155,7 +155,8 @@ def _build(model: Model, label_names: list[str], channels: int) -> tuple[nn.Modu
     assert isinstance(place, Path)
     if saved.library == "own":
         what = f"{model.source} is a run of the class {saved.architecture}"
-        fix = f"model.source=null model.class={saved.architecture} model.kwargs='{json.dumps(saved.kwargs)}' model.weights={model.source}"
+        kwargs = "".join(f" model.kwargs.{name}={json.dumps(value)}" for name, value in saved.kwargs.items())
+        fix = f"model.source=null model.class={saved.architecture}{kwargs} model.weights={model.source}"
         raise ConfigError(Problem(what, key="model.source", fix=fix))
     network = _build_saved(saved, place)
     head = find_head(network, model.head or saved.head)

@@ -1,0 +1,102 @@
+"""Pictures in real processes: the same samples on any number of ranks, what is saved can be used, and the examples run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.ranks import ROOT, read_records, train
+from tests.tiny_pictures import CLASSES, tiny_folder
+from trainers.images.classifier import load_classifier
+
+pytestmark = pytest.mark.integration
+
+RECORDER = """\
+import json, os
+from pathlib import Path
+from launch.config.tasks import ImageClassification
+from trainers.tasks.image_classification import ImageClassificationTask, prepared
+
+class Options(ImageClassification):
+    kind: str = "image_classification"
+
+class Recorded(ImageClassificationTask):
+    def train_loss(self, model, batch, label_smoothing):
+        line = [[int(picture.long().sum()), int(label)] for picture, label in zip(batch["pixels"], batch["labels"])]
+        with Path(os.environ["RECORD"], os.environ.get("RANK", "0")).open("a") as file:
+            file.write(json.dumps(line) + "\\n")
+        return super().train_loss(model, batch, label_smoothing)
+
+def build_task(experiment):
+    return Recorded(experiment, *prepared(experiment))
+"""
+
+
+def write_experiment(folder: Path, **sections: dict[str, Any]) -> Path:
+    """A ResNet-18 from random weights on 33 pictures of 3 classes, randomly cut and mirrored; BatchNorm frozen."""
+    values: dict[str, Any] = {
+        "name": "pictures",
+        "model": {"source": "torchvision://resnet18?weights=null", "batch_norm": "frozen"},
+        "task": {"kind": "own", "file": "recorder.py", "options": {"size": 32, "crop": "resized", "flip": 0.5}},
+        "data": {"source": str(tiny_folder(folder / "pictures", num_each=11)), "splits": {"validation": "val"}, "num_workers": 1},
+        "train": {"duration": "5 steps", "global_batch_size": 8, "group_by_length": False},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "schedule": {"name": "constant"},
+        "evaluate": {"metric": "accuracy", "mode": "max"},
+        "tracking": {"log_every": "1 step", "wandb": {"mode": "disabled"}},
+    }
+    (folder / "recorder.py").write_text(RECORDER)
+    path = folder / "pictures.yaml"
+    path.write_text(yaml.safe_dump(values | sections))
+    return path
+
+
+def recorded(folder: Path) -> list[list[Any]]:
+    """Returns what every step saw over all ranks, sorted."""
+    ranks = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.iterdir())]
+    return [sorted(sample for batch in step for sample in batch) for step in zip(*ranks, strict=True)]
+
+
+def test_two_processes_see_the_same_pictures_changed_alike_and_lose_alike(tmp_path: Path) -> None:
+    experiment = write_experiment(tmp_path)
+    losses = {}
+    for num_processes in (1, 2):
+        record = tmp_path / f"record{num_processes}"
+        record.mkdir()
+        options = ("train.micro_batch_size=null",) if num_processes == 1 else ("train.micro_batch_size=4",)
+        train(experiment, tmp_path / f"run{num_processes}", *options, num_processes=num_processes, RECORD=str(record))
+        losses[num_processes] = [r["loss"] for r in read_records(tmp_path / f"run{num_processes}") if r["split"] in ("train", "validation")]
+    one, two = recorded(tmp_path / "record1"), recorded(tmp_path / "record2")
+    assert len(one) == 5
+    assert [two[-step] for step in range(5, 0, -1)] == one  # DDP's throw-away pass comes first on two ranks
+    assert losses[2] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_what_a_run_saved_classifies_a_picture_in_three_lines(tmp_path: Path) -> None:
+    task = {"kind": "image_classification", "size": 16}
+    small = {"class": "trainers.architectures.small_cnn:SmallCnn", "kwargs": {"channels": 3, "size": 16}}
+    experiment = write_experiment(tmp_path, task=task, model=small, optimizer={"name": "adamw", "lr": 0.003})
+    train(experiment, tmp_path / "run", "train.duration=12 epochs", "data.num_workers=0")
+    classify = load_classifier(tmp_path / "run" / "model")
+    for name in CLASSES:
+        assert next(iter(classify(tmp_path / f"pictures/val/{name}/0.png"))) == name
+
+
+@pytest.mark.parametrize("name", ["own_model", "own_task"])
+def test_the_example_of_ones_own_code_runs_and_keeps_the_code(name: str, tmp_path: Path) -> None:
+    example = shutil.copytree(ROOT / "examples" / name, tmp_path / name)
+    pictures = tiny_folder(tmp_path / "pictures", num_each=5)
+    lines = sum(len(path.read_text().splitlines()) for path in example.iterdir() if path.is_file())
+    assert lines < 60
+    overrides = (f"data.source={pictures}", "train.duration=1 epoch", "data.num_workers=0", "tracking.wandb.mode=disabled")
+    train(example / f"{name}.yaml", tmp_path / "run", *overrides)
+    code = next(example.glob("*.py")).name
+    assert (tmp_path / "run" / "code" / code).read_text() == (example / code).read_text()
+    shutil.rmtree(example)  # from here on the run stands on its own
+    train(tmp_path / "run" / "resolved.yaml", tmp_path / "run", "train.duration=2 epochs")
+    assert len(read_records(tmp_path / "run", "validation")) == 2

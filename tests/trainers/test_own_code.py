@@ -1,0 +1,150 @@
+"""Classes and tasks of one's own: found beside the experiment, refused in one message."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.config.errors import ConfigError
+from launch.config.load import load_experiment
+from launch.config.own_code import find_code
+from launch.own_code import inspect_own_code
+from trainers import own_code
+from trainers.inspection import inspect_class, inspect_task
+from trainers.own_code import use_own_code
+
+EXPERIMENT = """\
+name: own
+model: {{class: {cls}, kwargs: {kwargs}}}
+task: {task}
+data: {{source: ./pictures}}
+train: {{duration: 1 epoch, global_batch_size: 8}}
+optimizer: {{lr: 0.1}}
+evaluate: {{metric: {metric}}}
+"""
+NET = "from torch import nn\nclass {name}(nn.Linear):\n    def __init__(self, width):\n        super().__init__(4, width)\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean_path(monkeypatch):
+    """What a test puts on the path or imports is gone after it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(own_code, "_FOLDERS", [])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("h2_"):
+            del sys.modules[name]
+
+
+def write(
+    folder: Path, cls: str = "h2_net:Net", kwargs: str = "{width: 3}", task: str = "{kind: image_classification}", metric: str = "loss"
+) -> Path:
+    path = folder / "own.yaml"
+    path.write_text(EXPERIMENT.format(cls=cls, kwargs=kwargs, task=task, metric=metric))
+    return path
+
+
+def refused(path: Path) -> str:
+    loaded = load_experiment(str(path))
+    with pytest.raises(ConfigError) as error:
+        use_own_code(loaded.experiment, path)
+        inspect_class(loaded.experiment)
+        inspect_task(loaded.experiment)
+    return str(error.value)
+
+
+def test_a_class_beside_the_experiment_is_found_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "h2_net.py").write_text("raise RuntimeError('the wrong file')")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    path = write(tmp_path)
+    use_own_code(load_experiment(str(path)).experiment, path)
+    assert inspect_class(load_experiment(str(path)).experiment) == {"model.class": "h2_net:Net", "parameters": 15}
+
+
+def test_a_runs_copy_is_found_beside_its_resolved_yaml(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "h2_net.py").write_text(NET.format(name="Net"))
+    path = write(tmp_path)
+    use_own_code(load_experiment(str(path)).experiment, path)
+    assert sys.path[-1] == str(tmp_path / "code")
+
+
+def test_a_module_that_is_not_there_names_the_folder_and_what_is_in_it(tmp_path):
+    (tmp_path / "h2_other.py").write_text("")
+    text = refused(write(tmp_path))
+    assert f"model.class: there is no h2_net.py in {tmp_path}" in text
+    assert "a module of that folder (h2_other)" in text
+
+
+def test_a_class_that_is_not_there_gets_the_nearest(tmp_path):
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Nett"))
+    assert "h2_net has no Net; did you mean 'Nett'?" in refused(write(tmp_path))
+
+
+def test_what_is_no_module_of_torch_is_refused(tmp_path):
+    (tmp_path / "h2_net.py").write_text("class Net: ...\n")
+    assert "h2_net:Net is the class Net, no torch.nn.Module" in refused(write(tmp_path))
+
+
+def test_arguments_that_do_not_fit_show_the_signature(tmp_path):
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    text = refused(write(tmp_path, kwargs="{wdth: 3}"))
+    assert "model.kwargs: h2_net:Net cannot be built: missing a required argument: 'width'" in text
+    assert "allowed: (width)" in text
+
+
+def test_an_error_while_importing_or_building_names_its_line(tmp_path):
+    (tmp_path / "h2_net.py").write_text("import torch\n\nraise RuntimeError('no licence')\n")
+    assert f"{tmp_path}/h2_net.py:3: model.class: importing h2_net failed: RuntimeError: no licence" in refused(write(tmp_path))
+    (tmp_path / "h2_net.py").write_text("class Net(:\n")
+    assert f"{tmp_path}/h2_net.py:1: model.class: importing h2_net failed: SyntaxError" in refused(write(tmp_path))
+
+
+def test_a_file_named_like_an_installed_module_is_refused(tmp_path):
+    (tmp_path / "h2_net.py").write_text("import datasets\n")
+    (tmp_path / "datasets.py").write_text("")
+    assert "datasets in" in (text := refused(write(tmp_path)))
+    assert "has the name of an installed module" in text
+
+
+def test_the_files_a_module_imports_go_with_it(tmp_path):
+    (tmp_path / "h2_net.py").write_text("import torch\nfrom h2_layers import Layer\n")
+    (tmp_path / "h2_layers.py").write_text("def f():\n    import h2_pack.inner\n")
+    (tmp_path / "h2_pack").mkdir()
+    (tmp_path / "h2_pack/__init__.py").write_text("")
+    (tmp_path / "h2_pack/inner.py").write_text("")
+    (tmp_path / "h2_unrelated.py").write_text("")
+    assert list(map(str, find_code(tmp_path, "h2_net"))) == ["h2_layers.py", "h2_net.py", "h2_pack/__init__.py", "h2_pack/inner.py"]
+
+
+TASK = "from pydantic import BaseModel\nclass Options(BaseModel, extra='forbid'):\n    gamma: float\ndef build_task(experiment): ...\n"
+
+
+def test_the_options_of_a_task_file_are_checked(tmp_path):
+    (tmp_path / "h2_task.py").write_text(TASK)
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    own = "{{kind: own, file: h2_task.py, options: {options}}}"
+    assert "task.options.gamma: the key is missing" in refused(write(tmp_path, task=own.format(options="{}")))
+    assert "task.options.gama: unknown key; did you mean 'gamma'?" in refused(write(tmp_path, task=own.format(options="{gama: 1.0, gamma: 1.0}")))
+    path = write(tmp_path, task=own.format(options="{gamma: 2.0}"))
+    assert inspect_task(load_experiment(str(path)).experiment) == {"task.file": "h2_task.py", "options": {"gamma": 2.0}}
+
+
+def test_a_task_file_without_build_task_is_refused(tmp_path):
+    (tmp_path / "h2_task.py").write_text("from pydantic import BaseModel\nclass Options(BaseModel): ...\n")
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    assert "h2_task has no build_task" in refused(write(tmp_path, task="{kind: own, file: h2_task.py}"))
+
+
+def test_a_check_asks_a_process_of_its_own(tmp_path):
+    (tmp_path / "h2_net.py").write_text("print('hello')\n" + NET.format(name="Net"))
+    path = write(tmp_path)
+    loaded = load_experiment(str(path))
+    assert inspect_own_code(loaded.experiment, path, [], sys.executable) == []
+    (problem,) = inspect_own_code(loaded.experiment, path, ["model.kwargs.height=2"], sys.executable)
+    assert (problem.key, problem.what) == ("model.kwargs", "h2_net:Net cannot be built: got an unexpected keyword argument 'height'")
