@@ -99,6 +99,7 @@ def fetch_data(experiment: Experiment) -> list[Fetched]:
     """Brings the data, and prepares it as the ranks would: read, checked, tokenised."""
     from trainers.tasks import build_task
 
+    locate(experiment.data.source, "data.source")  # here, so that a tokenizer that is not there hides nothing of the data
     print(f"reading and preparing {experiment.data.source}", file=sys.stderr, flush=True)
     task = build_task(experiment)
     folder = prepared_dir(experiment)

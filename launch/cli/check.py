@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,12 +26,17 @@ from launch.cli.options import (
 )
 from launch.cli.planning import Target, parse_target, plan_target
 from launch.cli.show import plan_headline, table
-from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, Problem
+from launch.config.own_code import own_modules
 from launch.environment_checks import judge_environment
 from launch.findings import Finding, from_problems
 from launch.machine import ask_environment, ask_machine
 from launch.machine_checks import judge_machine
+from launch.plan_experiment import ExperimentPlan
 from launch.preflight import run_checks
+from launch.probe import missing_training_packages
+
+OWN_CODE_TIMEOUT_S = 120
 
 
 def check(
@@ -71,11 +77,28 @@ def check_target(
         findings += from_problems(result.name, result.problems, result.when_fine)
         if result.problems and code != EXIT_CONFIG:
             code = EXIT_CONFIG if result.is_input else EXIT_PREFLIGHT
+    if isinstance(plan, ExperimentPlan) and own_modules(plan.experiment) and not missing_training_packages():
+        problems = check_own_code(plan)
+        findings += from_problems("own code", problems, "imported, and of the right kind")
+        code = EXIT_CONFIG if problems else code
     findings += [Finding("plan", "warning", warning) for warning in plan.warnings]
     environment = judge_environment(ask_environment())
     if any(finding.status == "problem" for finding in environment) and code == EXIT_DONE:
         code = EXIT_PREFLIGHT
     return findings + environment, code
+
+
+def check_own_code(plan: ExperimentPlan) -> list[Problem]:
+    """Returns what is wrong with model.class and task.file, found by importing them in a process that may load torch."""
+    command = [plan.python, "-P", "-m", "trainers.own_code_check", str(plan.loaded.path), *plan.loaded.overrides]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=OWN_CODE_TIMEOUT_S)
+        return [Problem(**problem) for problem in json.loads(ended.stdout.rstrip().rpartition("\n")[2])]
+    except subprocess.TimeoutExpired:
+        return [Problem(f"importing it takes longer than {OWN_CODE_TIMEOUT_S} s", fix="no work outside of functions and classes")]
+    except ValueError:
+        last = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
+        return [Problem(f"importing it ended the process: {last}")]
 
 
 def print_findings(findings: Sequence[Finding], code: int, as_json: bool) -> None:

@@ -70,3 +70,34 @@ def test_check_alone_of_a_cache_that_cannot_be_written_ends_with_3(fullrank, mon
     answer = fullrank("check")
     assert answer.code == 3
     assert f"{tmp_path}/file/cache cannot be written to" in answer.out
+
+
+OWN = """\
+name: own
+model: {class: "my_models:Net", kwargs: {width: 8}}
+task: {kind: image_classification}
+data: {source: ., format: image_folder}
+train: {duration: 1 epoch, global_batch_size: 4}
+optimizer: {lr: 1e-3}
+"""
+
+
+@pytest.mark.integration
+def test_a_class_of_one_s_own_is_imported_in_a_process_of_its_own(fullrank, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH")  # the stand-in for trainers
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text(OWN)
+    (tmp_path / "my_models.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self, width):\n        super().__init__(width, 2)\n"
+    )
+    assert "own code     imported, and of the right kind" in fullrank("check", "./own.yaml").out
+    misspelt = fullrank("check", "./own.yaml", "model.class=my_models:Nett")
+    assert (misspelt.code, "my_models has no Nett; did you mean 'Net'?" in misspelt.out) == (2, True)
+    (tmp_path / "my_models.py").write_text("import os\n\nos._exit(7)\n")
+    assert "importing it ended the process: exit code 7" in fullrank("check", "./own.yaml").out
+
+
+def test_own_code_is_not_imported_where_the_training_side_is_not_installed(fullrank, tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.cli.check.missing_training_packages", lambda: ["torch"])
+    (tmp_path / "own.yaml").write_text(OWN)
+    assert "own code" not in fullrank("check", tmp_path / "own.yaml").out
