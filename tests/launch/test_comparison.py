@@ -99,7 +99,7 @@ def test_one_run_the_same_run_and_a_scripts_run_are_refused(make_run: MakeRun, t
 def test_the_curves_share_steps_and_scale() -> None:
     first, second, none = loss_curves([[(step, 1.0 - step / 48) for step in range(48)], [(0, 1.0), (23, 0.5)], []])
     assert (len(first), first[0], first[-1]) == (48, "█", "▁")
-    assert (len(second), second[0], second[-2:]) == (24, "█", "█▅")
+    assert (len(second), second[0], second[-2:]) == (24, "█", "█▄")
     assert none == ""
 
 

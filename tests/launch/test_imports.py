@@ -19,6 +19,8 @@ VERBS = {
     "logs": ["logs"],
     "report": ["report"],
     "resume": ["resume"],
+    "sync": ["sync"],
+    "compare": ["compare", "a", "b"],
 }
 SCRIPT = f"""
 import sys
