@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Place = tuple[int, torch.Size, tuple[int, ...]]
+"""What a tensor is of its memory: start, shape, strides."""
+
 
 class HostCopies:
     """Deep copies for a save in the background, one at a time.
@@ -31,9 +34,9 @@ class HostCopies:
             torch.cuda.synchronize()
         return copy
 
-    def _copied(self, value: Any, sources: list[Tensor], places: dict[tuple[int, torch.Size], Tensor]) -> Any:
+    def _copied(self, value: Any, sources: list[Tensor], places: dict[Place, Tensor]) -> Any:
         if isinstance(value, Tensor):
-            place = (value.data_ptr(), value.shape)
+            place = (value.data_ptr(), value.shape, value.stride())
             if value.numel() == 0 or place not in places:
                 places[place] = self._into_buffer(value.detach(), len(sources))
                 sources.append(value)

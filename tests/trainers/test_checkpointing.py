@@ -190,6 +190,70 @@ def test_another_seed_or_batch_is_another_training_and_refused_with_both_values(
     ]
 
 
+def test_a_forced_change_is_accepted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    other = Run(tmp_path, experiment=EXPERIMENT | {"seed": 2})
+    run.checkpoints.wait()
+    monkeypatch.setenv("FULLRANK_ACCEPTED_CHANGES", "data.source,seed")
+    other.checkpoints.restore(tmp_path / "checkpoints" / "checkpoint-1", other.model, other.optimizer, other.schedule)
+    assert other.checkpoints.notes == ["warning: changed by force since checkpoint-1: seed: 1 -> 2"]
+
+
+def test_other_threads_are_set_as_they_were_and_said(tmp_path: Path) -> None:
+    run, threads = Run(tmp_path), torch.get_num_threads()
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    try:
+        torch.set_num_threads(threads + 1)
+        run.checkpoints.restore(tmp_path / "checkpoints" / "checkpoint-1", run.model, run.optimizer, run.schedule)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(threads)
+    assert run.checkpoints.notes == [f"{threads} threads a rank, as before, not {threads + 1}: sums depend on their number"]
+
+
+def test_another_number_of_processes_draws_other_dropout_and_says_so(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-1"
+    state = checkpoint / "trainer_state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"world_size": 2}))
+    drawn = []
+    for _ in range(2):
+        run.checkpoints.restore(checkpoint, run.model, run.optimizer, run.schedule)
+        drawn.append((random.random(), np.random.rand(), float(torch.rand(1))))
+    assert drawn[0] == drawn[1]
+    assert run.checkpoints.notes[0] == "2 -> 1 processes: the same samples follow, sums and dropout differ in their bits"
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_how_long_a_save_took_is_in_the_status(tmp_path: Path, background: bool) -> None:
+    run = Run(tmp_path, background=background)
+    run.step()
+    run.save()
+    run.checkpoints.wait()
+    facts = json.loads((tmp_path / "status.json").read_text())["checkpoint"]
+    assert (facts["step"], facts.keys()) == (1, {"step", "seconds", "bytes", "blocked_seconds"})
+    assert 0 <= facts["blocked_seconds"] <= facts["seconds"] + 0.5
+    assert facts["bytes"] == sum(file.stat().st_size for file in (tmp_path / "checkpoints" / "checkpoint-1").iterdir())
+
+
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, keep=2)
+    for wall_clock in (4e9, 1.0, 2e9):
+        monkeypatch.setattr("time.time", lambda now=wall_clock: now)
+        run.step()
+        run.save()
+        run.checkpoints.wait()
+    assert run.names() == ["checkpoint-2", "checkpoint-3"]
+    assert run.checkpoints.find_newest() == tmp_path / "checkpoints" / "checkpoint-3"
+
+
 def test_a_step_without_a_whole_checkpoint_is_none(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.step()

@@ -1,0 +1,86 @@
+"""What may change between the attempts of a run, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from launch.config.run_dir import RunDir, read_json, update_status, write_json
+
+
+@pytest.fixture
+def stopped(fullrank, experiment_file, run_path, monkeypatch):
+    monkeypatch.setenv("FAKE_END", "stop")
+    fullrank("run", experiment_file, "--processes-per-node", "2")
+    return run_path()
+
+
+def plan_of(run, number):
+    return read_json(run / f"attempts/{number:04d}/plan.json")
+
+
+def test_processes_and_duration_may_change_and_stay_so(fullrank, stopped):
+    assert fullrank("resume", stopped, "train.duration=5 epochs", "data.num_workers=0", "--processes-per-node", "1").code == 75
+    assert plan_of(stopped, 2)["world_size"] == 1
+    assert "forced_changes" not in plan_of(stopped, 2)
+    assert yaml.safe_load((stopped / "resolved.yaml").read_text())["train"]["duration"] == "5 epochs"
+    assert fullrank("resume", stopped).code == 75
+    assert (plan_of(stopped, 3)["world_size"], plan_of(stopped, 3)["values"]["train.duration"]["value"]) == (1, "5 epochs")
+
+
+def test_strategy_may_change(fullrank, stopped):
+    assert fullrank("resume", stopped, "--strategy", "cpu", "--processes-per-node", "2", "--launcher", "torchrun", "--dry-run").code == 0
+    plan = json.loads(fullrank("resume", stopped, "--strategy", "cpu", "--dry-run", "--json").out)
+    assert (plan["strategy"], plan["processes_per_node"]) == ("cpu", 1)
+    assert not (stopped / "attempts/0002").exists()
+
+
+def test_what_would_be_another_training_is_refused_with_both_values(fullrank, stopped):
+    answer = fullrank("resume", stopped, "seed=7", "train.global_batch_size=64", "train.duration=5 epochs")
+    assert answer.code == 2
+    assert "seed: was 0 in this run and would be 7: going on would be another training" in answer.err
+    assert "train.global_batch_size: was 32 in this run and would be 64" in answer.err
+    assert "duration" not in answer.err
+    assert not (stopped / "attempts/0002").exists()
+    assert yaml.safe_load((stopped / "resolved.yaml").read_text())["seed"] == 0
+
+
+def test_forced_change_is_recorded_told_to_the_ranks_and_remembered(fullrank, stopped):
+    answer = fullrank("resume", stopped, "seed=7", "--force")
+    assert answer.code == 75
+    assert "warning: forced, and recorded: seed: 0 -> 7" in answer.err
+    assert plan_of(stopped, 2)["forced_changes"] == [{"key": "seed", "before": 0, "now": 7}]
+    assert plan_of(stopped, 2)["environment"]["FULLRANK_ACCEPTED_CHANGES"] == "seed"
+    assert read_json(stopped / "status.json")["forced_changes"] == ["seed: 0 -> 7"]
+    assert fullrank("resume", stopped).code == 75
+    assert plan_of(stopped, 3)["environment"]["FULLRANK_ACCEPTED_CHANGES"] == "seed"
+
+
+def test_override_in_place_of_the_run_is_told_where_it_belongs(fullrank, stopped):
+    answer = fullrank("resume", "train.duration=5 epochs")
+    assert (answer.code, "try: fullrank resume latest train.duration=5 epochs" in answer.err) == (2, True)
+
+
+def test_run_of_another_backend_is_resumed_here_only_on_request(fullrank, stopped):
+    update_status(RunDir(stopped), backend="elsewhere")
+    answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert f"the run was launched by 'elsewhere', which is not here\n    allowed: local\n    try: fullrank resume {stopped} --here" in answer.err
+    assert fullrank("resume", stopped, "--here").code == 75
+
+
+def test_attempts_that_bring_nothing_are_told(fullrank, stopped):
+    run = RunDir(stopped)
+    for number in (2, 3):
+        write_json(run.attempt(number - 1).start, {"first_step": 0})
+        assert "brought no new checkpoint" not in fullrank("resume", stopped).err
+    assert "warning: the last 3 attempts brought no new checkpoint" in fullrank("resume", stopped).err
+
+
+def test_stop_file_does_not_outlive_its_attempt(fullrank, stopped):
+    stop_file = RunDir(stopped).attempt(1).stop_file
+    stop_file.touch()
+    assert fullrank("resume", stopped).code == 75
+    assert not RunDir(stopped).attempt(2).stop_file.exists()
