@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from launch.config.errors import FullrankError
+from launch.config.errors import FullrankError, Problem
 from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_intermixed_args()
     facts: dict[str, Any] = {}
-    problems = []
+    problems: list[Problem] = []
     try:
         loaded = load_experiment(options.config, options.overrides)
         experiment = resolve(loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +18,11 @@ from trainers.own_code import use_own_code
 
 EXPERIMENT = """\
 name: own
-model: {{class: {cls}, kwargs: {kwargs}}}
+model: {{class: 'h2_net:Net', kwargs: {kwargs}}}
 task: {task}
 data: {{source: ./pictures}}
 train: {{duration: 1 epoch, global_batch_size: 8}}
 optimizer: {{lr: 0.1}}
-evaluate: {{metric: {metric}}}
 """
 NET = "from torch import nn\nclass {name}(nn.Linear):\n    def __init__(self, width):\n        super().__init__(4, width)\n"
 
@@ -48,12 +48,15 @@ def write(
 
 
 def refused(path: Path) -> str:
-    loaded = load_experiment(str(path))
     with pytest.raises(ConfigError) as error:
-        use_own_code(loaded.experiment, path)
-        inspect_class(loaded.experiment)
-        inspect_task(loaded.experiment)
+        inspected(path)
     return str(error.value)
+
+
+def inspected(path: Path) -> dict[str, Any]:
+    experiment = load_experiment(str(path)).experiment
+    use_own_code(experiment, path)
+    return inspect_class(experiment) | inspect_task(experiment)
 
 
 def test_a_class_beside_the_experiment_is_found_wherever_one_stands(tmp_path, monkeypatch):
@@ -62,8 +65,7 @@ def test_a_class_beside_the_experiment_is_found_wherever_one_stands(tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
     path = write(tmp_path)
-    use_own_code(load_experiment(str(path)).experiment, path)
-    assert inspect_class(load_experiment(str(path)).experiment) == {"model.class": "h2_net:Net", "parameters": 15}
+    assert inspected(path) == {"model.class": "h2_net:Net", "parameters": 15}
 
 
 def test_a_runs_copy_is_found_beside_its_resolved_yaml(tmp_path):
@@ -131,8 +133,8 @@ def test_the_options_of_a_task_file_are_checked(tmp_path):
     own = "{{kind: own, file: h2_task.py, options: {options}}}"
     assert "task.options.gamma: the key is missing" in refused(write(tmp_path, task=own.format(options="{}")))
     assert "task.options.gama: unknown key; did you mean 'gamma'?" in refused(write(tmp_path, task=own.format(options="{gama: 1.0, gamma: 1.0}")))
-    path = write(tmp_path, task=own.format(options="{gamma: 2.0}"))
-    assert inspect_task(load_experiment(str(path)).experiment) == {"task.file": "h2_task.py", "options": {"gamma": 2.0}}
+    facts = inspected(write(tmp_path, task=own.format(options="{gamma: 2.0}")))
+    assert (facts["task.file"], facts["options"]) == ("h2_task.py", {"gamma": 2.0})
 
 
 def test_a_task_file_without_build_task_is_refused(tmp_path):
