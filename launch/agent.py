@@ -19,6 +19,7 @@ from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_INTER
 from launch.config.lock import HEARTBEAT_S
 from launch.config.run_dir import Attempt, write_atomic, write_json
 from launch.failures import Failure, failure_of_exit, read_failures
+from launch.meeting import is_listening
 from launch.processes import adopt_orphans, descendants, end_descendants
 from launch.rank_log import RankLog
 
@@ -37,6 +38,7 @@ _OUTER_LAUNCHER = frozenset((*_PLACES, *_CONTRACT, "OMPI_COMM_WORLD_SIZE", "PMI_
 """What the shell may say of another launcher; the members' place is for their own environment to say."""
 
 _DRAIN_S = 0.5
+_LOOK_S = 0.1  # a rendezvous stays open for the whole training
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -75,16 +77,23 @@ class Outcome:
     heard: tuple[signal.Signals, ...] = ()
 
 
-def run_members(members: Sequence[Member], attempt: Attempt, is_script: bool = False, beat: Callable[[], None] | None = None) -> Outcome:
+def run_members(
+    members: Sequence[Member],
+    attempt: Attempt,
+    is_script: bool = False,
+    beat: Callable[[], None] | None = None,
+    meeting_port: int | None = None,
+) -> Outcome:
     """Runs the processes until all have ended, and leaves none behind; writes logs, and failure.json if one failed.
 
     Args:
         is_script: somebody's own program: stop signals do to it what they always do, and its exit code is passed through.
+        meeting_port: where rank 0, here, is to wait for the others; a word is said if it never does.
         beat: called every few seconds, to show that the run lives.
 
     Must be called from the main thread of a process without other threads.
     """
-    agent = _Agent(members, attempt, is_script, beat)
+    agent = _Agent(members, attempt, is_script, beat, meeting_port)
     outcome = agent.run()
     if outcome.failure:
         try:
@@ -114,6 +123,7 @@ class _Agent:
     attempt: Attempt
     is_script: bool = False
     beat: Callable[[], None] | None = None
+    awaited_port: int | None = None
     running: list[_Running] = field(default_factory=list)
     heard: list[signal.Signals] = field(default_factory=list)
     kill_at: float | None = None
@@ -170,7 +180,10 @@ class _Agent:
 
     def _wait(self, wakeup: socket.socket) -> None:
         """Handles what comes next: output, a signal, the end of a process, or the deadline."""
-        moments = [moment for moment in (self.kill_at, self.remind_at, self.beat_at) if moment is not None]
+        if self.awaited_port is not None and is_listening(self.awaited_port) is not False:
+            self.awaited_port = None
+        look_again = time.monotonic() + _LOOK_S if self.awaited_port is not None else None
+        moments = [moment for moment in (self.kill_at, self.remind_at, self.beat_at, look_again) if moment is not None]
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self.selector.select(timeout):
             if key.data is None:
@@ -303,6 +316,11 @@ class _Agent:
 
     def _close_logs(self) -> None:
         """Ends what the processes left behind, and reads what is left in the pipes."""
+        if self.awaited_port is not None and not self.has_failed and not self.heard:
+            _say(
+                f"warning: the {len(self.members)} processes never met (nothing listened on MASTER_PORT {self.awaited_port}): "
+                "unless they met elsewhere, each trained a model of its own"
+            )
         num_left = self._end_descendants(signal.SIGKILL)
         if self.is_script and num_left and not self.has_failed and not self.heard:
             _say(f"ended {num_left} process{'es' if num_left > 1 else ''} that the script left running")

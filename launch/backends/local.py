@@ -146,7 +146,9 @@ def _write_start(plan: LaunchPlan) -> None:
 
 def _train(plan: LaunchPlan, lock: RunLock) -> Ended:
     try:
-        outcome = _settled(run_members(_members(plan), plan.attempt, isinstance(plan, ScriptPlan), lock.beat), plan)
+        is_script = isinstance(plan, ScriptPlan)
+        meeting_port = plan.port if is_script and plan.launcher == "direct" and plan.world_size > 1 else None
+        outcome = _settled(run_members(_members(plan), plan.attempt, is_script, lock.beat, meeting_port), plan)
     except BaseException as error:
         _write_end(plan.run, state="failed", message=f"the launcher itself failed: {error}", ended=time.time())
         raise

@@ -252,3 +252,29 @@ def test_status_and_logs_know_the_run_of_a_script(fullrank, script, run_path):
     fullrank("run", "--script", script("print('said')"))
     assert run_path().name in fullrank("status").out
     assert fullrank("logs", "latest").out == "said\n"
+
+
+def test_processes_that_never_met_are_warned_of(fullrank, script):
+    answer = fullrank("run", "--script", script("time.sleep(0.3)"), "--processes-per-node", "2")
+    assert answer.code == 0
+    assert "fullrank: warning: the 2 processes never met (nothing listened on MASTER_PORT " in answer.err
+
+
+def test_processes_that_met_are_not(fullrank, script):
+    text = """
+import socket
+place = ('127.0.0.1', int(os.environ['MASTER_PORT']))
+if rank == '0':
+    with socket.create_server(place) as server:
+        server.accept()
+        time.sleep(0.5)
+else:
+    while True:
+        try:
+            socket.create_connection(place).close()
+            break
+        except OSError:
+            time.sleep(0.01)
+"""
+    answer = fullrank("run", "--script", script(text), "--processes-per-node", "2")
+    assert (answer.code, "never met" in answer.err) == (0, False)
