@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +22,8 @@ from trainers.columns import Indices
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_config, load_model, load_tokenizer
-from trainers.rows import BadRows, Split
 from trainers.rendering import escaped
+from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.classification import Classification
 from trainers.tasks.labels import missing_classes, read_labels
@@ -35,7 +36,7 @@ TEXTS_AT_ONCE = 1000
 
 def build_task(experiment: Experiment) -> TextClassificationTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
+    folder = make_once(prepared_dir(experiment), _is_whole, lambda folder: prepare(experiment, folder))
     info = read_json(folder / INFO_FILE)
     assert info is not None, folder
     return TextClassificationTask(experiment, folder, info)
@@ -114,8 +115,15 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         "num_left_out": labels.num_left_out,
         "pad_token_id": tokenizer.pad_token_id,
         "padding_side": tokenizer.padding_side,
+        "tokenizers": importlib.metadata.version("tokenizers"),
     }
     write_json(folder / INFO_FILE, info)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Returns whether the folder is complete, and of this version of the tokenizers library: another may cut texts into other tokens."""
+    info = read_json(folder / INFO_FILE)
+    return info is not None and info.get("tokenizers") == importlib.metadata.version("tokenizers")
 
 
 def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers: Sequence[int | None], bad_rows: BadRows) -> Split:

@@ -98,6 +98,7 @@ def test_a_class_of_one_s_own_is_imported_in_a_process_of_its_own(fullrank, tmp_
 
 
 def test_own_code_is_not_imported_where_the_training_side_is_not_installed(fullrank, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("launch.cli.check.missing_training_packages", lambda: ["torch"])
     (tmp_path / "own.yaml").write_text(OWN)
-    assert "own code" not in fullrank("check", tmp_path / "own.yaml").out
+    assert "own code" not in fullrank("check", "./own.yaml").out

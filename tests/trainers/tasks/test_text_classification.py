@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_losses_are_sums_that_smoothing_changes_in_training_only(values: dict[st
         loss_sum, count = task.train_loss(model, batch, 0.1)
         evaluated, evaluated_count, (predictions, labels) = task.evaluate_batch(model, batch)
     assert loss_sum.item() == pytest.approx(8 * functional.cross_entropy(logits, batch["labels"], label_smoothing=0.1).item(), rel=1e-6)
-    assert evaluated.item() == pytest.approx(8 * functional.cross_entropy(logits, batch["labels"]).item(), rel=1e-6)
+    assert evaluated.sum().item() == pytest.approx(8 * functional.cross_entropy(logits, batch["labels"]).item(), rel=1e-6)
     assert (count.item(), evaluated_count.item(), loss_sum.dtype, count.dtype) == (8, 8, torch.float32, torch.int64)
     assert predictions.tolist() == logits.argmax(-1).tolist()
     assert labels.tolist() == batch["labels"].tolist()
@@ -163,12 +164,12 @@ def test_a_saved_model_is_read_by_transformers_and_by_a_next_run(values: dict[st
     task.save(model, run / "model", model.state_dict())
     assert (run / "model/model.safetensors").is_file()
     batch = first_batch(task)
-    expected = task.evaluate_batch(model, batch)[0].item()
+    expected = task.evaluate_batch(model, batch)[0].sum().item()
     loaded = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
-    assert task.evaluate_batch(loaded, batch)[0].item() == expected
+    assert task.evaluate_batch(loaded, batch)[0].sum().item() == expected
     assert AutoTokenizer.from_pretrained(run / "model")("good").input_ids == [2, 5, 3]
     next_task = build_task(experiment(values, model__source=str(run)))
-    assert next_task.evaluate_batch(next_task.build_model().eval(), batch)[0].item() == expected
+    assert next_task.evaluate_batch(next_task.build_model().eval(), batch)[0].sum().item() == expected
     lines = [line.format(model=run / "model") for line in TASK_USAGE["text_classification"]]
     result = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert "'label': " in result.stdout
@@ -293,3 +294,15 @@ def test_a_limit_that_leaves_classes_out_is_warned_of(values: dict[str, Any], tm
     assert build_task(experiment(values, **data)).notes == []
     warning = "warning: no sample to train on is of the class 0: data.limit takes the first 5 of each split, as they stand in the source"
     assert build_task(experiment(values, **data, data__limit=5)).notes == [warning]
+
+
+def test_data_that_another_tokenizers_library_prepared_is_prepared_again(values: dict[str, Any]) -> None:
+    folder = prepared_dir(experiment(values))
+    build_task(experiment(values))
+    made = (folder / "info.json").stat().st_ino
+    build_task(experiment(values))
+    assert (folder / "info.json").stat().st_ino == made
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    (folder / "info.json").write_text(json.dumps(info | {"tokenizers": "0.0.1"}), encoding="utf-8")
+    build_task(experiment(values))
+    assert json.loads((folder / "info.json").read_text(encoding="utf-8")) == info
