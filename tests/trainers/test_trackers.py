@@ -16,11 +16,11 @@ import pytest
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from launch.config.metrics import read_metrics
-from launch.config.run_dir import RunDir
+from launch.config.run_dir import RunDir, write_json
 from trainers import trackers
 from trainers.metrics_file import MetricsFile
 from trainers.trackers import SILENT, Trackers, open_trackers
-from trainers.wandb_reach import choose_mode
+from trainers.wandb_reach import choose_mode, server_url
 
 
 def train_record(step: int, **values: Any) -> dict[str, Any]:
@@ -46,14 +46,31 @@ def test_a_step_appears_once_a_split_also_after_reopening(tmp_path: Path) -> Non
     assert [(record["step"], record["split"]) for record in read_metrics(path)] == [(1, "train"), (2, "train"), (2, "validation"), (3, "train")]
 
 
-def test_a_line_torn_by_a_kill_is_dropped_and_its_step_is_written_again(tmp_path: Path) -> None:
+def test_a_line_torn_by_a_kill_is_dropped_said_once_and_its_step_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(train_record(1)) + "\n" + json.dumps(train_record(2))[:20])
     metrics = MetricsFile(path)
+    assert capsys.readouterr().err == (
+        f"warning: {path}:2: the last line was torn by a kill and is dropped; its step is recorded when it is trained again\n"
+    )
     assert metrics.last_step == {"train": 1}
     assert metrics.append(train_record(2))
     metrics.close()
+    MetricsFile(path).close()
     assert read_metrics(path) == [train_record(1), train_record(2)]
+    assert capsys.readouterr().err == ""
+
+
+def test_steps_trained_again_from_an_older_checkpoint_keep_their_first_record(tmp_path: Path) -> None:
+    """W&B has it already, and a step that is trained again is the same step."""
+    run = RunDir(tmp_path)
+    for attempt, steps in ((1, range(1, 58)), (2, range(51, 71))):  # killed at 57, with a checkpoint of 50
+        with open_trackers(run, experiment(), {"attempt": attempt}) as opened:
+            for step in steps:
+                opened.log(train_record(step))
+    records = read_metrics(run.metrics)
+    assert [record["step"] for record in records] == list(range(1, 71))
+    assert [record["attempt"] for record in records] == [1] * 57 + [2] * 13
 
 
 @pytest.mark.parametrize("damaged", [b'{"step": 2, "spl', b"\x00\xff", b"[1]", b"7", b"{}", b""])
@@ -157,6 +174,27 @@ def test_tensorboard_charts_hold_every_metric(tmp_path: Path) -> None:
     ]
 
 
+def test_a_resumed_run_is_one_in_tensorboard_with_each_step_once_and_what_a_kill_took_is_back(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunDir(tmp_path)
+    with open_trackers(run, experiment(tensorboard=True), {}) as opened:
+        for step in range(1, 6):
+            opened.log(train_record(step))
+    (file,) = run.tensorboard.iterdir()
+    file.write_bytes(file.read_bytes()[:-30])  # a kill takes the end
+    with open_trackers(run, experiment(tensorboard=True), {}) as opened:
+        for step in range(4, 9):
+            opened.log(train_record(step))
+    points = []
+    for path in sorted(run.tensorboard.iterdir()):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        points += [(event.step, event.value) for event in events.Scalars("loss/train")]
+    assert points == [(step, pytest.approx(1 / step)) for step in range(1, 9)]
+
+
 def test_tensorboard_that_is_not_installed_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"tracking\.tensorboard: TensorBoard is not installed"):
@@ -194,6 +232,21 @@ class TestMode:
         part.parent.mkdir()
         part.touch()
         assert choose_mode("auto", tmp_path, {"WANDB_BASE_URL": server, "WANDB_API_KEY": "x"}) == "offline"
+
+    def test_auto_is_online_again_after_the_offline_part_was_sent(self, tmp_path: Path, server: str) -> None:
+        part = tmp_path / "offline-run-20260101_000000-x" / "run-x.wandb"
+        part.parent.mkdir()
+        part.write_bytes(b"12345")
+        write_json(tmp_path / "synced.json", {"parts": {part.parent.name: 5}})
+        assert choose_mode("auto", tmp_path, {"WANDB_BASE_URL": server, "WANDB_API_KEY": "x"}) == "online"
+        part.write_bytes(b"123456")
+        assert choose_mode("auto", tmp_path, {"WANDB_BASE_URL": server, "WANDB_API_KEY": "x"}) == "offline"
+
+    def test_the_server_is_that_of_the_variable_or_of_the_login(self, tmp_path: Path) -> None:
+        (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
+        assert server_url({"WANDB_CONFIG_DIR": str(tmp_path)}) == "https://wandb.example.org"
+        assert server_url({"WANDB_CONFIG_DIR": str(tmp_path), "WANDB_BASE_URL": "http://localhost:1"}) == "http://localhost:1"
+        assert server_url({"WANDB_CONFIG_DIR": str(tmp_path / "none")}) == "https://api.wandb.ai"
 
     def test_wandbs_own_variable_decides_auto_and_the_experiment_decides_the_rest(self, tmp_path: Path) -> None:
         assert choose_mode("auto", tmp_path, {"WANDB_MODE": "online"}) == "online"
