@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from launch.config.run_dir import RunDir
 from trainers.metrics_file import MetricsFile
 from trainers.tensorboard_files import TensorBoard
 from trainers.wandb_process import WandbProcess
+from trainers.wandb_reach import is_wanted
 
 Record = Mapping[str, Any]
 P = ParamSpec("P")
@@ -88,7 +90,7 @@ def open_trackers(run: RunDir, experiment: Experiment, facts: Mapping[str, Any])
     if board:
         _guarded("TensorBoard", board.catch_up, metrics.records)
         others["TensorBoard"] = board
-    if experiment.tracking.wandb.mode != "disabled":
+    if is_wanted(experiment.tracking.wandb.mode, os.environ):
         process = _guarded("W&B", WandbProcess, run, experiment, facts)
         if process:
             others["W&B"] = process

@@ -31,6 +31,12 @@ def choose_mode(wanted: str, folder: Path, environ: Mapping[str, str]) -> Mode:
     return "online" if not unsent_parts(folder) and has_login(url, environ) and server_answers(url) else "offline"
 
 
+def is_wanted(mode: str, environ: Mapping[str, str]) -> bool:
+    """Returns whether W&B is on: `auto` leaves it to W&B's own variables."""
+    is_off = environ.get("WANDB_MODE") == "disabled" or environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes")
+    return mode != "disabled" and not (mode == "auto" and is_off)
+
+
 def unsent_parts(folder: Path) -> list[Path]:
     """Returns the offline .wandb files of a run that `fullrank sync` has not sent yet, oldest first."""
     sent = sent_parts(folder)

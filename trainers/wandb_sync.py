@@ -134,10 +134,10 @@ class Upload:
         raise FullrankError(Problem(what, where=str(self.run.path), fix=GO_ON))
 
     def _known_rows(self) -> int | None:
-        """Returns how many rows the server has; None: only it can say."""
-        if not self.noted and all(is_offline(part) for part in run_files(self.run.wandb)):
-            return 0
-        rows = self.noted.get("rows")
+        """Returns how many rows the server has; None: only it can say, because a sync failed, or an online attempt sent nobody knows how many."""
+        if not all(is_offline(part) for part in run_files(self.run.wandb)):
+            return None
+        rows = self.noted.get("rows") if self.noted else 0
         return rows if isinstance(rows, int) else None
 
     def _session(self, folder: Path, until: int) -> int:

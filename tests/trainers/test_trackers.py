@@ -20,7 +20,7 @@ from launch.config.run_dir import RunDir, write_json
 from trainers import trackers
 from trainers.metrics_file import MetricsFile
 from trainers.trackers import SILENT, Trackers, open_trackers
-from trainers.wandb_reach import choose_mode, server_url
+from trainers.wandb_reach import choose_mode, is_wanted, server_url
 
 
 def train_record(step: int, **values: Any) -> dict[str, Any]:
@@ -241,6 +241,11 @@ class TestMode:
         assert choose_mode("auto", tmp_path, {"WANDB_BASE_URL": server, "WANDB_API_KEY": "x"}) == "online"
         part.write_bytes(b"123456")
         assert choose_mode("auto", tmp_path, {"WANDB_BASE_URL": server, "WANDB_API_KEY": "x"}) == "offline"
+
+    @pytest.mark.parametrize("environ", [{"WANDB_MODE": "disabled"}, {"WANDB_DISABLED": "true"}])
+    def test_wandbs_own_switch_turns_auto_off_and_nothing_else(self, environ: dict[str, str]) -> None:
+        assert [is_wanted(mode, environ) for mode in ("auto", "online", "offline", "disabled")] == [False, True, True, False]
+        assert is_wanted("auto", {})
 
     def test_the_server_is_that_of_the_variable_or_of_the_login(self, tmp_path: Path) -> None:
         (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
