@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from launch.config.errors import ConfigError
 from launch.config.load import load_experiment
 from launch.config.own_code import find_code
-from launch.own_code import inspect_own_code
+from launch.config.sources import OwnClass
 from trainers import own_code
-from trainers.inspection import inspect_class, inspect_task
-from trainers.own_code import use_own_code
+from trainers.own_code import build_own_model, use_own_code
+from trainers.own_code_check import find_problems
 
 EXPERIMENT = """\
 name: own
@@ -48,15 +46,9 @@ def write(
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(ConfigError) as error:
-        inspected(path)
-    return str(error.value)
-
-
-def inspected(path: Path) -> dict[str, Any]:
-    experiment = load_experiment(str(path)).experiment
-    use_own_code(experiment, path)
-    return inspect_class(experiment) | inspect_task(experiment)
+    problems = find_problems(load_experiment(str(path)).experiment, path)
+    assert problems
+    return "\n".join(map(str, problems))
 
 
 def test_a_class_beside_the_experiment_is_found_wherever_one_stands(tmp_path, monkeypatch):
@@ -65,7 +57,10 @@ def test_a_class_beside_the_experiment_is_found_wherever_one_stands(tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
     path = write(tmp_path)
-    assert inspected(path) == {"model.class": "h2_net:Net", "parameters": 15}
+    experiment = load_experiment(str(path)).experiment
+    use_own_code(experiment, path)
+    network = build_own_model(OwnClass("h2_net", "Net"), experiment.model.kwargs)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 15
 
 
 def test_a_runs_copy_is_found_beside_its_resolved_yaml(tmp_path):
@@ -133,20 +128,11 @@ def test_the_options_of_a_task_file_are_checked(tmp_path):
     own = "{{kind: own, file: h2_task.py, options: {options}}}"
     assert "task.options.gamma: the key is missing" in refused(write(tmp_path, task=own.format(options="{}")))
     assert "task.options.gama: unknown key; did you mean 'gamma'?" in refused(write(tmp_path, task=own.format(options="{gama: 1.0, gamma: 1.0}")))
-    facts = inspected(write(tmp_path, task=own.format(options="{gamma: 2.0}")))
-    assert (facts["task.file"], facts["options"]) == ("h2_task.py", {"gamma": 2.0})
+    path = write(tmp_path, task=own.format(options="{gamma: 2.0}"))
+    assert find_problems(load_experiment(str(path)).experiment, path) == []
 
 
 def test_a_task_file_without_build_task_is_refused(tmp_path):
     (tmp_path / "h2_task.py").write_text("from pydantic import BaseModel\nclass Options(BaseModel): ...\n")
     (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
     assert "h2_task has no build_task" in refused(write(tmp_path, task="{kind: own, file: h2_task.py}"))
-
-
-def test_a_check_asks_a_process_of_its_own(tmp_path):
-    (tmp_path / "h2_net.py").write_text("print('hello')\n" + NET.format(name="Net"))
-    path = write(tmp_path)
-    loaded = load_experiment(str(path))
-    assert inspect_own_code(loaded.experiment, path, [], sys.executable) == []
-    (problem,) = inspect_own_code(loaded.experiment, path, ["model.kwargs.height=2"], sys.executable)
-    assert (problem.key, problem.what) == ("model.kwargs", "h2_net:Net cannot be built: got an unexpected keyword argument 'height'")
