@@ -40,7 +40,7 @@ def one_run(state: RunState) -> list[str]:
     """Returns the lines about one run: state, progress, last records, what to do."""
     found, rows = state.status, []
     cause = f" ({found['cause']})" if found.get("cause") else ""
-    rows.append(("state", f"{state.state}{cause}"))
+    rows.append(("state", f"{state.state}{cause}{', a debug run' if found.get('is_debug') else ''}"))
     rows.append(("step", _progress(found)))
     rows.append(("attempt", str(found.get("attempt", ""))))
     rows.append(("where", f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"))
@@ -59,7 +59,8 @@ def _facts(state: RunState) -> dict[str, Any]:
 
 
 def _row(state: RunState) -> tuple[str, ...]:
-    return (state.run.run_id, state.run.path.parent.name, state.state, _progress(state.status), _ago(state.status.get("heartbeat")))
+    shown = f"{state.state} (debug)" if state.status.get("is_debug") else state.state
+    return (state.run.run_id, state.run.path.parent.name, shown, _progress(state.status), _ago(state.status.get("heartbeat")))
 
 
 def _progress(status: dict[str, Any]) -> str:
