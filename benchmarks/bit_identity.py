@@ -1,7 +1,7 @@
 """Stops trainings in chosen places, resumes them, and compares them bit by bit with trainings that nobody stopped.
 
     python benchmarks/bit_identity.py [--tasks text,image] [--processes 1,2,3] [--precisions fp32,bf16] [--workers 0,2]
-                                      [--places random,epoch_edge,mid_accumulation,evaluation] [--variants] [--seed 0] [--folder DIR]
+                                      [--places random,epoch_edge,mid_accumulation,evaluation,...] [--variants] [--seed 0] [--folder DIR]
 
 Prints a line for each combination; exit code 1 if any training was not the same. Compared are all records of metrics.jsonl, the
 final model, and the last checkpoint: weights, optimizer, schedule and every random state.
@@ -25,11 +25,13 @@ from typing import Any
 import forked
 from forked_experiments import differences, write_image_experiment, write_text_experiment
 
+import trainers.assembly
+import trainers.checkpointing
 import trainers.engine
 import trainers.evaluation
 import trainers.loop
 
-STEPS, STEPS_PER_EPOCH = 21, 7
+STEPS, STEPS_PER_EPOCH = 21, 6
 WRITERS = {"text": write_text_experiment, "image": write_image_experiment}
 VARIANTS: dict[str, list[str]] = {
     "plateau": ["schedule={name: plateau}", "evaluate.every=3 steps"],
@@ -46,7 +48,7 @@ def main() -> int:
     parser.add_argument("--processes", default="1,2,3")
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--workers", default="0,2")
-    parser.add_argument("--places", default=",".join(PLACES))
+    parser.add_argument("--places", default=USUAL_PLACES, help=f"of {', '.join(PLACES)}")
     parser.add_argument("--variants", action="store_true", help="also plateau, layer_decay, frozen layers and early stopping")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep the runs there")
@@ -126,7 +128,14 @@ PLACES: dict[str, Callable[[int, random.Random], Callable[[int], None]]] = {
     "epoch_edge": at_epoch_edge,
     "mid_accumulation": in_accumulation,
     "evaluation": in_evaluation,
+    "joining": lambda chosen, source: _patch(chosen, trainers.assembly, "read_world", 1),
+    "loading_data": lambda chosen, source: _patch(chosen, trainers.assembly, "build_task", 1),
+    "loading_model": lambda chosen, source: _patch(chosen, trainers.assembly, "build_model", 1),
+    "saving": lambda chosen, source: _patch(chosen, trainers.checkpointing.Checkpoints, "save", 1),
+    "last_evaluation": lambda chosen, source: _patch(chosen, trainers.loop, "evaluate_last_step", 1),
+    "test": lambda chosen, source: _patch(chosen, trainers.loop, "test", 1),
 }
+USUAL_PLACES = "random,epoch_edge,mid_accumulation,evaluation"
 
 
 def _before_step(chosen: int, step: int) -> Callable[[int], None]:

@@ -23,7 +23,12 @@ def write_text_experiment(folder: Path, steps: int, **changes: Any) -> Path:
         "name": "tiny-text",
         "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.1},
         "task": {"kind": "text_classification", "text": "text", "label": "label", "max_length": 32},
-        "data": {"source": str(tiny_sentences(folder / "sentences.tsv", 203)), "splits": {"validation": None}, "validation_fraction": 0.2},
+        "data": {
+            "source": str(tiny_sentences(folder / "sentences.tsv", 203)),
+            "splits": {"validation": None},
+            "validation_fraction": 0.2,
+            "test_fraction": 0.1,
+        },
     }
     return _write(folder / "text.yaml", values | _shared(steps), changes)
 
@@ -32,11 +37,17 @@ def write_image_experiment(folder: Path, steps: int, **changes: Any) -> Path:
     """Writes an experiment on drawn pictures with random crops and flips; returns its file."""
     values = {
         "name": "tiny-image",
-        "model": {"source": "simple_cnn", "dropout": 0.1},
-        "task": {"kind": "image_classification"},
-        "data": {"source": str(_pictures(folder / "pictures", 203)), "format": "image_folder", "validation_fraction": 0.2},
+        "model": {"class": "trainers.architectures.small_cnn:SmallCnn", "kwargs": {"num_classes": 2, "size": 16, "dropout": 0.1}},
+        "task": {"kind": "image_classification", "channels": 1, "size": 16, "crop": "random", "padding": 2, "flip": 0.5},
+        "data": {
+            "source": str(_pictures(folder / "pictures", 203)),
+            "format": "image_folder",
+            "splits": {"validation": None},
+            "validation_fraction": 0.2,
+            "test_fraction": 0.1,
+        },
     }
-    return _write(folder / "image.yaml", values | _shared(steps), changes)
+    return _write(folder / "image.yaml", values | _shared(steps), {"train__group_by_length": False, **changes})
 
 
 def differences(whole: Path, other: Path) -> list[str]:
@@ -79,17 +90,17 @@ def _write(path: Path, values: dict[str, Any], changes: Mapping[str, Any]) -> Pa
 
 
 def _pictures(folder: Path, count: int) -> Path:
-    """Draws small squares of two colours, a folder a class."""
+    """Draws small squares of noise, dark and light, a folder a class."""
     from PIL import Image
 
     source = random.Random(0)
     for number in range(count):
         label = ("dark", "light")[number % 2]
-        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / "train" / label).mkdir(parents=True, exist_ok=True)
         low, high = ((0, 150), (100, 255))[number % 2]
-        picture = Image.new("RGB", (16, 16))
-        picture.putdata([tuple(source.randint(low, high) for _ in range(3)) for _ in range(256)])
-        picture.save(folder / label / f"{number:04d}.png")
+        picture = Image.new("L", (16, 16))
+        picture.putdata([source.randint(low, high) for _ in range(16 * 16)])
+        picture.save(folder / "train" / label / f"{number:04d}.png")
     return folder
 
 

@@ -13,7 +13,6 @@ from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
 from launch.config.lock import lock_run
-from launch.config.own_code import copy_code
 from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
 from trainers.engine import Engine
 
@@ -49,17 +48,17 @@ def _run_root() -> Path:
 
 def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Path | None) -> tuple[RunDir, Attempt]:
     run = RunDir(run_dir.expanduser().absolute()) if run_dir else None
-    if run is None or not run.resolved.is_file():
-        if run and run.path.is_dir() and any(run.path.iterdir()):
-            raise ConfigError(Problem("the folder is not empty and not a run", where=str(run.path), fix="another --run-dir"))
+    is_new = run is None or not run.resolved.is_file()
+    if run is None or (is_new and not _was_begun(run)):
         run = create_run_dir(_run_root(), experiment.name, run_dir)
-        write_atomic(run.experiment, loaded.text)
-        write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
-        write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))
-        copy_code(experiment, loaded.path, run.code)
     number = os.environ.get("FULLRANK_ATTEMPT")
     if not number:  # else the agent holds it
         lock_run(run).beat_in_background()
+    if is_new:
+        run.attempts.mkdir(exist_ok=True)
+        write_atomic(run.experiment, loaded.text)
+        write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
+        write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))  # last: with it, it is a run
     attempt = run.attempt(int(number)) if number else create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
     update_status(
@@ -73,3 +72,15 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         started=time.time(),
     )
     return run, attempt
+
+
+def _was_begun(run: RunDir) -> bool:
+    """Returns whether a start was killed while it made this run directory: nothing is lost, and it can be made again.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")} if run.path.is_dir() else set()
+    if names - {run.attempts.name, run.experiment.name, run.overrides.name} or (names and any(run.attempts.glob("*"))):
+        raise ConfigError(Problem("the folder is not empty and not a run", where=str(run.path), fix="another --run-dir"))
+    return bool(names) or run.lock.is_file()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.config.errors import StateError
+from launch.config.errors import ConfigError, StateError
 from launch.config.lock import lock_run
 from launch.config.run_dir import RunDir
 from trainers.starting import open_run
@@ -40,3 +40,22 @@ def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch:
     monkeypatch.setenv("FULLRANK_ATTEMPT", "3")
     with lock_run(run):
         assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == 3
+
+
+def test_start_that_was_killed_while_it_made_the_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FULLRANK_ATTEMPT", raising=False)
+    monkeypatch.setattr("trainers.starting.dump_experiment", lambda experiment: {"name": experiment.name})
+    begun = RunDir(tmp_path / "begun")
+    begun.attempts.mkdir(parents=True)
+    begun.experiment.write_text("half")
+    loaded: Any = SimpleNamespace(text="name: tiny\n", overrides=())
+    run, attempt = open_run(ENGINE, loaded, EXPERIMENT, begun.path)
+    assert (run.experiment.read_text(), run.resolved.is_file(), attempt.number) == ("name: tiny\n", True, 1)
+
+
+@pytest.mark.parametrize("stranger", ["notes.txt", "attempts/0001"])
+def test_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, stranger: str) -> None:
+    (tmp_path / stranger).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="the folder is not empty and not a run"):
+        open_run(ENGINE, EXPERIMENT, EXPERIMENT, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [stranger.partition("/")[0]]
