@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import yaml
 
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.metrics import read_metrics
-from launch.config.run_dir import RunDir, update_status
+from launch.config.run_dir import RunDir, update_status, write_json
 from tests.ranks import ROOT, clean_environment
 from tests.wandb_server import ReceivedRun, WandbServer, serve
 from trainers import wandb_process
 from trainers.trackers import Trackers, open_trackers
 from trainers.wandb_files import read_rows, run_files
-from trainers.wandb_run import as_row
+from trainers.wandb_run import ORDER, as_row, describe_wandb_run
 
 pytestmark = pytest.mark.integration
 
@@ -151,11 +152,16 @@ def test_a_server_that_refuses_leaves_an_offline_part(run: RunDir, server: Wandb
     assert (refused.returncode, refused.stderr.splitlines()[0]) == (3, "error: the W&B server http://127.0.0.1:9 does not answer")
 
 
-def test_a_server_that_dies_in_the_middle_is_said_and_sync_sends_the_rest(run: RunDir, server: WandbServer) -> None:
+def test_a_server_that_dies_in_the_middle_is_said_and_sync_sends_the_rest(
+    run: RunDir, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wandb_process, "FINISH_S", 3.0)
     with open_trackers(run, experiment("auto"), {"attempt": 1}) as opened:
         log_steps(opened, range(1, 11))
-    server.behaviour = "fails"
-    kill_after(run, range(11, 21), attempt=2)
+        wait_for(lambda: "file_stream" in server.requests)
+        server.behaviour = "fails"
+        log_steps(opened, range(11, 21))
+    assert f"warning: W&B did not finish in 3 s; what is missing there goes out with: fullrank sync {run.path}" in capfd.readouterr().err
     server.behaviour = "answers"
     ended = sync(run)
     assert ended.returncode == 0, ended.stderr
@@ -164,8 +170,8 @@ def test_a_server_that_dies_in_the_middle_is_said_and_sync_sends_the_rest(run: R
 
 
 def test_without_a_login_there_is_one_clear_message(run: RunDir, server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_trackers(run, experiment("offline"), {"attempt": 1}) as opened:
-        log_steps(opened, range(1, 3))
+    run.wandb.mkdir()
+    write_json(run.wandb / ORDER, describe_wandb_run(run, experiment("offline"), {}))
     monkeypatch.delenv("WANDB_API_KEY")
     refused = sync(run)
     assert refused.returncode == 3
@@ -195,6 +201,13 @@ def kill_after(run: RunDir, steps: range, attempt: int = 1, mode: str = "auto") 
     )
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), stderr=subprocess.PIPE, text=True, timeout=60)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def sync(run: RunDir, *options: str) -> subprocess.CompletedProcess[str]:
