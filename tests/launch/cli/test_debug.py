@@ -78,7 +78,14 @@ def test_breakpoint_reads_the_keyboard_and_goes_on(tmp_path, script):
     terminal.wait_for("x is 42")
     assert terminal.end()[0] == 0
     assert read_json(tmp_path / "r" / "status.json")["is_debug"] is True
-    status = subprocess.run([sys.executable, "-P", "-m", "launch", "status", "r"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    status = subprocess.run(
+        [sys.executable, "-P", "-m", "launch", "status", "r"],
+        cwd=tmp_path,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "completed, a debug run" in status.stdout
     assert read_json(tmp_path / "r" / "attempts" / "0001" / "plan.json")["mode"]["is_debug"] is True
     assert (tmp_path / "r" / "attempts" / "0001" / "rank_00000.log").read_text() == "a debug run: what it said went to the terminal\n"
