@@ -17,7 +17,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.sources import cache_root
 
 MAX_BATCH_ROWS = 10_000
-MAX_BATCH_CHARS = 2**24
+MAX_BATCH_CHARS = 2**22
 """A record batch ends at the first of the two, so that long texts do not fill the memory either."""
 
 Indices = NDArray[np.int64]

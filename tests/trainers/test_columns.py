@@ -123,14 +123,14 @@ print(len(splits["train"]), sum(map(len, splits["train"].columns["text"])) + sum
 @pytest.mark.parametrize("ending", ["tsv", "jsonl", "parquet"])
 def test_a_file_larger_than_the_memory_that_may_be_used_is_read(ending: str, tmp_path: Path) -> None:
     """RLIMIT_DATA counts private memory alone: pages of a mapped file are the kernel's to drop."""
-    num_rows, text = 100_000, "word " * 200
-    written(tmp_path / f"small.{ending}", 20_000, text)
+    num_rows, text = 50_000, "word " * 200
+    written(tmp_path / f"small.{ending}", 10_000, text)
     large = written(tmp_path / f"large.{ending}", num_rows, text)
-    limit = 48 * 2**20
+    limit = 24 * 2**20
     assert large.stat().st_size > 1.9 * limit or ending == "parquet"
     arguments = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(tmp_path / f"small.{ending}"), str(large), str(limit)]
     ended = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert ended.stdout.split() == ["90000", str(num_rows * len(text))], ended.stderr
+    assert ended.stdout.split() == ["45000", str(num_rows * len(text))], ended.stderr
 
 
 def written(path: Path, num_rows: int, text: str) -> Path:
