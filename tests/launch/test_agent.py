@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from launch.agent import Member, Outcome, run_members
+from launch.agent import Member, Outcome, run_members, stop_deadline_s
 from launch.config.run_dir import Attempt, read_json
 
 RANK = "import json, os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
@@ -236,3 +237,48 @@ def test_failure_json_holds_the_report(attempt):
         "message": "boom",
         "traceback": "T",
     }
+
+
+STOPS_BY_FILE = """
+    while not os.path.exists(attempt + "/stop"): time.sleep(0.01)
+    print(open(attempt + "/stop").read().strip(), flush=True)
+"""
+
+
+def test_stock_launcher_is_told_by_the_stop_file_alone(attempt, capfd):
+    code = "import os, sys, time\nattempt = os.environ['ATTEMPT']\nprint('ready', flush=True)\n" + textwrap.dedent(STOPS_BY_FILE) + "sys.exit(1)"
+    member = Member(None, [sys.executable, "-S", "-u", "-c", code], {"ATTEMPT": str(attempt.path)}, attempt.job_log, on_terminal=True)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    outcome = run_members([member], attempt)
+    assert (outcome.exit_code, outcome.codes) == (75, (1,))  # not ended by the signal: it saw the file, and ended as torchrun does
+    assert attempt.job_log.read_text() == "ready\npreempted\n"
+
+
+def test_cause_in_a_stop_file_is_kept_when_the_signal_comes(attempt, capfd):
+    attempt.stop_file.write_text("time_limit\n")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+    body = (
+        "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: (print(open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\ntime.sleep(30)"
+    )
+    assert run(attempt, body, world_size=1).exit_code == 75
+    assert attempt.rank_log(0).read_text() == "time_limit\n\n"
+
+
+def test_deadline_ends_what_does_not_stop_as_stopped(attempt, monkeypatch, capfd):
+    monkeypatch.setenv("FULLRANK_STOP_DEADLINE", "0.3")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    outcome = run(attempt, "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(30)", world_size=2)
+    assert (outcome.exit_code, outcome.codes, outcome.failure) == (75, (-9, -9), None)
+    assert "the deadline has passed: ending at once; the last checkpoint stays" in capfd.readouterr().err
+
+
+def test_deadline_that_is_no_number_is_said_and_is_none(monkeypatch, capfd):
+    monkeypatch.setenv("FULLRANK_STOP_DEADLINE", "soon")
+    assert stop_deadline_s() is None
+    assert "FULLRANK_STOP_DEADLINE is 'soon', not a number of seconds" in capfd.readouterr().err
+
+
+def test_agent_shows_that_it_lives(attempt):
+    beats = []
+    run_members(members(attempt, "pass", world_size=1), attempt, beat=lambda: beats.append(1))
+    assert beats == [1]

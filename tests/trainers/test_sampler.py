@@ -9,8 +9,8 @@ from trainers.sampler import RankSteps, evaluation_batches, global_batches, samp
 LENGTHS = np.random.default_rng(0).integers(3, 80, size=1003)
 
 
-def seen_by_step(world_size: int, micro: int, first_step: int = 0, total_steps: int = 70) -> list[set[tuple[int, int]]]:
-    arithmetic = resolve_batches(32, world_size, micro)
+def seen_by_step(world_size: int, micro: int, first_step: int = 0, total_steps: int = 70, batch: int = 32) -> list[set[tuple[int, int]]]:
+    arithmetic = resolve_batches(batch, world_size, micro)
     ranks = [RankSteps(1003, arithmetic, rank=r, seed=7, first_step=first_step, total_steps=total_steps, lengths=LENGTHS) for r in range(world_size)]
     return [
         {key for step in steps for micro in step.micro_batches if not micro.is_padding for key in micro.keys} for steps in zip(*ranks, strict=True)
@@ -53,6 +53,11 @@ def test_a_jump_to_any_step_gives_what_counting_up_to_it_gives() -> None:
     whole = seen_by_step(2, 16)
     for first_step in (1, 31, 32, 33, 69):
         assert seen_by_step(2, 16, first_step=first_step) == whole[first_step:]
+
+
+def test_two_one_and_three_processes_after_each_other_see_what_one_would() -> None:
+    attempts = [seen_by_step(2, 16, 0, 13, 96), seen_by_step(1, 8, 13, 20, 96), seen_by_step(3, 4, 20, 70, 96)]
+    assert [step for attempt in attempts for step in attempt] == seen_by_step(1, 96, batch=96)
 
 
 def test_ranks_always_have_equally_many_micro_batches_and_padding_repeats_a_sample() -> None:
