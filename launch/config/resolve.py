@@ -120,6 +120,8 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
         what = f"{model.source} brings its own weights"
         problems.append(loaded.problem("model.weights", what, allowed="only with model.class or a torchvision:// source", fix="model.weights=null"))
     if task.kind == "text_classification":
+        if (model.source or "").startswith("torchvision://"):
+            problems.append(loaded.problem("model.source", f"{model.source} is a network for pictures", allowed="a model of texts"))
         problems += [
             loaded.problem(key, f"has no meaning for {task.kind}", fix="delete it")
             for key, is_set in {"model.class": model.class_ is not None, "model.head": model.head is not None}.items()

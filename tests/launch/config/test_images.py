@@ -110,4 +110,5 @@ def test_a_torchvision_address_is_whole_or_refused():
 
 def test_text_classification_refuses_a_class_of_ones_own(path):
     path.write_text(EXPERIMENT.replace("kind: image_classification", "{kind: text_classification, text: a, label: b}").replace("task:\n ", "task:"))
+    assert "torchvision://resnet50?weights=DEFAULT is a network for pictures" in refused(path)
     assert "model.class: has no meaning for text_classification" in refused(path, "model.source=null", "model.class=my_models:Net")
