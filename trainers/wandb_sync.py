@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, FullrankError, PreflightError, Problem, StateError
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREFLIGHT, EXIT_STOPPED, FullrankError, PreflightError, Problem, StateError
 from launch.config.metrics import Record
 from launch.config.run_dir import RunDir, read_json, write_json
 from trainers.wandb_files import copy_part, read_records, read_rows, run_files
@@ -47,6 +47,9 @@ def main() -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed\n    try: pip install 'fullrank[train]'", file=sys.stderr)
+        return EXIT_PREFLIGHT
     print(json.dumps(sent))
     return EXIT_DONE
 
