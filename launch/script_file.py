@@ -67,8 +67,8 @@ def _own_trees(script: Path) -> Iterator[tuple[Path, ast.Module]]:
         if tree is None:
             continue
         yield path, tree
-        for name in _imported(tree):
-            for file in _files_of(name, script.parent):
+        for folder, name in _imported(tree, path.parent, script.parent):
+            for file in _files_of(name, folder):
                 if file not in seen and file.is_file():
                     seen.add(file)
                     waiting.append(file)
@@ -93,14 +93,14 @@ def _parse(path: Path, must_be_python: bool) -> ast.Module | None:
         return None
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imported(tree: ast.Module, own_folder: Path, first_on_path: Path) -> Iterator[tuple[Path, str]]:
+    """Yields (folder, dotted name) of what a module imports: relative to its own folder, or to the first one on the path."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            yield from ((first_on_path, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names)
+            folder = [own_folder, *own_folder.parents][min(node.level - 1, len(own_folder.parents))] if node.level else first_on_path
+            yield from ((folder, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names)
 
 
 def _joins(node: ast.AST) -> bool:

@@ -28,12 +28,22 @@ def test_own_modules_are_read_too_and_belong_to_the_sources(tmp_path):
     (tmp_path / "train.py").write_text("from parts.loop import fit\nimport json")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "__init__.py").write_text("")
-    (tmp_path / "parts" / "loop.py").write_text("import accelerate, helpers")
+    (tmp_path / "parts" / "loop.py").write_text("import accelerate, helpers\nfrom .data import rows\nfrom . import text")
+    (tmp_path / "parts" / "data.py").write_text("")
+    (tmp_path / "parts" / "text.py").write_text("")
+    (tmp_path / "text.py").write_text("")
     (tmp_path / "helpers.py").write_text("")
     (tmp_path / "unused.py").write_text("")
     script = read_script(tmp_path / "train.py")
     assert script.joins_processes
-    assert sorted(str(path.relative_to(tmp_path)) for path in script.sources) == ["helpers.py", "parts/__init__.py", "parts/loop.py", "train.py"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in script.sources) == [
+        "helpers.py",
+        "parts/__init__.py",
+        "parts/data.py",
+        "parts/loop.py",
+        "parts/text.py",
+        "train.py",
+    ]
 
 
 def test_missing_script_names_those_that_are_there(tmp_path):
