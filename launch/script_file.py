@@ -41,7 +41,7 @@ def read_script(path: Path) -> ScriptFile:
     """
     path = path.expanduser().absolute()
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
+        near = sorted(p.name for p in (path if path.is_dir() else path.parent).glob("*.py"))[:8]
         what = "is a folder, not a script" if path.is_dir() else "there is no such script"
         raise ConfigError(Problem(what, where=str(path), key="--script", allowed=f"there: {', '.join(near)}" if near else None, fix="check the path"))
     if path.suffix in (".yaml", ".yml"):
@@ -51,7 +51,7 @@ def read_script(path: Path) -> ScriptFile:
     except SyntaxError as error:
         fix = "mend the line; a shell script starts its python itself: name that python file"
         raise ConfigError(
-            Problem(f"is not Python: {error.msg}", where=f"{error.filename or path}:{error.lineno}", key="--script", fix=fix)
+            Problem(f"is not Python: {error.msg}", where=f"{path}:{error.lineno}" if error.lineno else str(path), key="--script", fix=fix)
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(Problem(f"cannot be read: {error}", where=str(path), key="--script")) from error
