@@ -193,15 +193,15 @@ def _mark_attempts(panels: Sequence[Axes], records: Records) -> None:
     starts = {attempt: min(record["step"] for record in records if record.get("attempt") == attempt) for attempt in _attempts(records)[1:]}
     for number, (attempt, step) in enumerate(starts.items()):
         for axes in panels:
-            axes.axvline(step, color=GREEN, linewidth=1.1, zorder=0.6)
+            axes.axvline(step, color=GREEN, linewidth=0.9, alpha=0.5, zorder=0.6)
         if len(starts) <= 6:
             panels[0].annotate(
                 f"attempt {attempt}",
-                (step, 1),
+                (step, 0),
                 xycoords=("data", "axes fraction"),
-                xytext=(3, -12 - 10 * (number % 3)),
+                xytext=(3, 3 + 10 * (number % 2)),
                 textcoords="offset points",
-                va="top",
+                va="bottom",
                 color=GREEN,
                 fontsize=8,
             )
