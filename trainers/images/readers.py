@@ -117,7 +117,7 @@ def _subfolders(folder: Path) -> list[str]:
 def _pictures_in(folder: Path, passed_over: Counter[str]) -> Sequence[str]:
     """Returns the paths of all pictures below a folder, sorted; counts the other files by their ending."""
     found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
             ending = os.path.splitext(file)[1].lower()
