@@ -86,12 +86,12 @@ def run_members(
 ) -> Outcome:
     """Runs the processes until all have ended, and leaves none behind; writes logs, and failure.json if one failed.
 
+    Must be called from the main thread of a process without other threads.
+
     Args:
         is_script: somebody's own program: stop signals do to it what they always do, and its exit code is passed through.
-        meeting_port: where rank 0, here, is to wait for the others; a word is said if it never does.
         beat: called every few seconds, to show that the run lives.
-
-    Must be called from the main thread of a process without other threads.
+        meeting_port: where rank 0, here, is to wait for the others; a word is said if it never does.
     """
     agent = _Agent(members, attempt, is_script, beat, meeting_port)
     outcome = agent.run()
