@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -147,16 +148,27 @@ def _text_problem(column: str, text: object) -> str | None:
 def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenizer: Any) -> Iterator[dict[str, list[Any]]]:
     """Yields chunks of token numbers and labels; token_type_ids only for pairs, and only if the model tells the two apart."""
     has_types = len(text_columns) == 2 and "token_type_ids" in tokenizer.model_input_names
-    for start in range(0, len(split), ROWS_PER_CHUNK):
-        end = min(start + ROWS_PER_CHUNK, len(split))
-        chunk: dict[str, list[Any]] = {}
-        for part in (slice(first, min(first + TEXTS_AT_ONCE, end)) for first in range(start, end, TEXTS_AT_ONCE)):
-            texts = [list(split.columns[column][part]) for column in text_columns]
-            encoded = tokenizer(*texts, truncation=True, max_length=options.max_length, return_attention_mask=False, return_token_type_ids=has_types)
-            for name in ("input_ids", "token_type_ids"):
-                if name in encoded:
-                    chunk.setdefault(name, []).extend(encoded[name])
-        yield chunk | {"label": list(split.columns[options.label][start:end])}
+    with _progress(len(split)) as bar:
+        for start in range(0, len(split), ROWS_PER_CHUNK):
+            end = min(start + ROWS_PER_CHUNK, len(split))
+            chunk: dict[str, list[Any]] = {}
+            for part in (slice(first, min(first + TEXTS_AT_ONCE, end)) for first in range(start, end, TEXTS_AT_ONCE)):
+                texts = [list(split.columns[column][part]) for column in text_columns]
+                encoded = tokenizer(
+                    *texts, truncation=True, max_length=options.max_length, return_attention_mask=False, return_token_type_ids=has_types
+                )
+                for name in ("input_ids", "token_type_ids"):
+                    if name in encoded:
+                        chunk.setdefault(name, []).extend(encoded[name])
+                bar.update(part.stop - part.start)
+            yield chunk | {"label": list(split.columns[options.label][start:end])}
+
+
+def _progress(num_rows: int) -> Any:
+    """Returns a progress bar on a terminal; nothing elsewhere (a rank's log)."""
+    from tqdm import tqdm
+
+    return tqdm(total=num_rows, desc="tokenising", unit=" rows", file=sys.stderr, disable=None, leave=False)
 
 
 def _check_length(options: TextClassification, source: str, tokenizer: Any) -> None:
