@@ -102,6 +102,15 @@ class Checkpoints:
             self._blocked_s = time.perf_counter() - started
             self.wait()
 
+    def poll(self) -> None:
+        """Reports a save in the background as soon as it has ended; costs nothing, and is meant for every step.
+
+        Raises:
+            FullrankError: it was the second failure in a row.
+        """
+        if self._writer is not None and not self._writer.is_alive():
+            self.wait()
+
     def wait(self) -> None:
         """Returns when no save is under way; reports a failed one, and how long a whole one took (status.json: checkpoint).
 

@@ -126,6 +126,7 @@ def take_steps(training: Training) -> None:
         progress.step += 1
         progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
         training.heartbeat.beat(progress.step)
+        training.checkpoints.poll()
         training.console.advance()
         if training.is_due(experiment.tracking.log_every) or training.is_done or progress.step == 1:
             with training.profiler.phase("logging"):

@@ -174,6 +174,21 @@ def test_a_failed_save_is_reported_and_the_second_in_a_row_ends_training(tmp_pat
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-1"]
 
 
+def test_a_failure_in_the_background_is_told_at_the_next_step_not_at_the_next_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    run.task.fails = True
+    run.checkpoints.poll()
+    run.step()
+    run.save()
+    _let_it_end(run)
+    run.checkpoints.poll()
+    assert "could not be written: No space left on device" in capsys.readouterr().err
+    run.save()
+    _let_it_end(run)
+    with pytest.raises(FullrankError, match="No space left on device"):
+        run.checkpoints.poll()
+
+
 def test_another_seed_or_batch_is_another_training_and_refused_with_both_values(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.step()
@@ -278,6 +293,11 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_duration_workers_and_tracking_may_change_between_attempts() -> None:
     now = {"seed": 1, "data": {"source": "a", "num_workers": 0}, "train": {"global_batch_size": 8, "duration": "5 epochs"}, "tracking": {"x": 1}}
     assert list(changed_keys(EXPERIMENT, now)) == []
+
+
+def _let_it_end(run: Run) -> None:
+    assert run.checkpoints._writer is not None
+    run.checkpoints._writer.join()
 
 
 def _flip_a_bit(file: Path) -> None:
