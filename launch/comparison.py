@@ -99,7 +99,10 @@ def _read_side(run: RunDir) -> _Side:
     last = run.last_attempt()
     plan, environment = (read_json(path) or {} for path in (last.plan, last.environment)) if last else ({}, {})
     code = environment.get("git") or {}
-    launch = {key: plan.get(key) for key in _LAUNCH_KEYS} | {f"code.{key}": code.get(key) for key in ("commit", "is_dirty")}
+    launch = {key: plan.get(key) for key in _LAUNCH_KEYS} | {
+        "code.commit": (code.get("commit") or "")[:12] or None,
+        "code.is_dirty": code.get("is_dirty"),
+    }
     return _Side(
         run=run,
         experiment=experiment.name,

@@ -79,9 +79,11 @@ def configuration_section(run: RunDir, experiment: Experiment) -> str:
     values: dict[str, Any] = flatten(dump_experiment(experiment))
     planned = (read_json(run.attempt(1).plan) or {}).get("values") or {}
     origins = {key: str(value.get("origin")) for key, value in planned.items()} or _loaded_origins(run)
-    values |= {key: value.get("value") for key, value in planned.items() if key not in values}
+    values |= {key: value.get("value") for key, value in planned.items() if key not in values or origins[key].startswith("derived")}
     rows = [
-        (code(key), code(_shown(values[key])), escaped(_place(origin))) for key, origin in origins.items() if key in values and origin != "default"
+        (code(key), code(_shown(values[key])), escaped(_place(origin)))
+        for key, origin in origins.items()
+        if key in values and origin != "default" and not (values[key] is None and origin.startswith("derived"))
     ]
     return "## Configuration\n\nWhat was chosen; [resolved.yaml](resolved.yaml) has every value.\n\n" + table(("key", "value", "from"), rows)
 

@@ -93,6 +93,6 @@ def _padded(names: Sequence[str]) -> list[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}".rstrip("0").rstrip(".")
+        return f"{value:.5g}" if abs(value) < 1e-3 or abs(value) >= 1 else f"{value:.4f}".rstrip("0").rstrip(".")
     text = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 40 else f"...{text[-37:]}"
