@@ -74,6 +74,19 @@ _SIGNALS = {
 }
 
 
+_SCRIPT_ADVICE = {
+    "out_of_memory": "a smaller batch in the script (with accumulation for the same total), or gradient checkpointing",
+    "disk_full": "make room, or another --run-root; then: fullrank resume RUN",
+    "shared_memory": "num_workers=0 in the script's DataLoader, or more room in /dev/shm",
+    "data_worker": "num_workers=0 in the script's DataLoader shows the error itself in the rank's log",
+    "missing_package": "install it into the python of this run (environment.json names it)",
+    "hub": "check the name and the network, or give the script a local folder",
+    "not_finite": "a smaller learning rate, or fp32; fullrank run --debug stops where you set a breakpoint()",
+    "SIGKILL": "usually the kernel's out-of-memory killer (dmesg tells): fewer data workers, or a smaller batch in the script",
+    "SIGBUS": "usually a full /dev/shm: num_workers=0 in the script's DataLoader",
+}
+"""Kind or signal -> what helps where there is no experiment whose keys could be set."""
+
 _STOPPED = (EXIT_STOPPED, EXIT_INTERRUPTED)
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]:\s?")
 """What torch puts before the lines of a traceback once the ranks have met."""
@@ -147,21 +160,13 @@ def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: in
         return Failure(rank, host, pid, time, "configuration", "\n".join(_error_lines(lines)), exit_code=code, last_lines=lines)
     exception, message = _raised(lines)
     known = classify(f"{exception}: {message}" if exception else "\n".join(lines))
-    advice = KINDS[known].advice if known else None
+    name = signal_name(-code) if code < 0 else ""
+    advice = KINDS[known].advice if known else _SIGNALS.get(name)
+    if is_script:
+        advice = _SCRIPT_ADVICE.get(known or name, advice)
     who = "the launcher" if rank is None else f"rank {rank}"
     if code < 0:
-        name = signal_name(-code)
-        return Failure(
-            rank,
-            host,
-            pid,
-            time,
-            known or "killed",
-            f"{who} was killed by {name}",
-            exit_code=code,
-            advice=advice or _SIGNALS.get(name),
-            last_lines=lines,
-        )
+        return Failure(rank, host, pid, time, known or "killed", f"{who} was killed by {name}", exit_code=code, advice=advice, last_lines=lines)
     if exception:
         return Failure(rank, host, pid, time, known or "exception", message, exception=exception, exit_code=code, advice=advice, last_lines=lines)
     why = "and no report" if not is_script else "by itself: no stop was asked for" if code in _STOPPED else "and no traceback"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,24 @@ def test_killed_rank_shows_its_last_lines_and_advice():
 def test_configuration_error_is_one_line_without_a_traceback():
     failure = parse_failure(REPORT | {"kind": "configuration", "message": "data.csv:3: no label"})
     assert render_failure(failure, None) == "error: data.csv:3: no label"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "advice"),
+    [
+        (["  File x", "torch.OutOfMemoryError: CUDA out of memory"], 1, "a smaller batch in the script"),
+        (["  File x", "ModuleNotFoundError: No module named 'einops'"], 1, "install it into the python of this run"),
+        ([], -9, "fewer data workers, or a smaller batch in the script"),
+        (["  File x", "RuntimeError: Address already in use"], 1, "start again: another port is tried"),
+    ],
+)
+def test_advice_to_a_script_names_no_key_of_an_experiment(lines, code, advice):
+    failure = failure_of_exit(0, "h", 1, 1.0, code, lines, is_script=True)
+    assert advice in failure.advice
+    assert not re.search(r"(train|data|model|optimizer)\.[a-z]", failure.advice)
+
+
+def test_ranks_prefix_hides_no_traceback():
+    lines = ["[rank1]: Traceback (most recent call last):", "[rank1]:   File x", "[rank1]: ValueError: it broke"]
+    failure = failure_of_exit(1, "h", 1, 1.0, 1, lines)
+    assert (failure.exception, failure.message) == ("ValueError", "it broke")
