@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.attempts import Started
 from launch.config.errors import Problem, StateError
+from launch.config.lock import silence_s
 from launch.config.run_dir import Attempt, RunDir, State, read_json
 from launch.probe import process_start
 
@@ -45,7 +45,7 @@ def read_run(run: RunDir) -> RunState:
     if status is None or "state" not in status:
         raise StateError(Problem("has no readable status.json", where=str(run.path), fix="name a run directory that fullrank or train.py made"))
     state: State = status["state"]
-    return RunState(run, "lost" if state in ALIVE and not is_alive(status) else state, status)
+    return RunState(run, "lost" if state in ALIVE and not is_alive(run, status) else state, status)
 
 
 def list_runs(root: Path) -> list[RunState]:
@@ -79,10 +79,10 @@ def read_attempts(run: RunDir) -> tuple[list[Started], int]:
     return [Started(int(path.name), step) for path, step in zip(paths, steps, strict=True)], int(step) if step.isdecimal() else 0
 
 
-def is_alive(status: dict[str, Any]) -> bool:
-    """Returns whether the process behind a status lives: looked up on its own host, guessed from the heartbeat on another one."""
+def is_alive(run: RunDir, status: dict[str, Any]) -> bool:
+    """Returns whether the process behind a status lives: looked up on its own host, guessed from its signs of life on another one."""
     if status.get("host") != socket.gethostname():
-        return time.time() - float(status.get("heartbeat") or 0) < _SILENT_S
+        return silence_s(run) < _SILENT_S
     agent = status.get("agent") or {}
     if agent.get("attempt") != status.get("attempt"):
         agent = {}  # of an earlier attempt: this one was started without fullrank

@@ -92,12 +92,9 @@ def lock_run(run: RunDir) -> RunLock:
 
 
 def silence_s(run: RunDir) -> float:
-    """Returns how long ago the holder of a run's lock showed that it lives, by the clock of the file system; infinite without a lock."""
-    try:
-        beaten = run.lock.stat().st_mtime
-    except OSError:
-        return float("inf")
-    return _file_system_time(run.path) - beaten
+    """Returns how long ago a run last showed that it lives, by its lock or its status; by the clock of the file system, which all hosts share."""
+    signs = [path.stat().st_mtime for path in (run.lock, run.status) if path.is_file()]
+    return _file_system_time(run.path) - max(signs) if signs else float("inf")
 
 
 def _try_flock(descriptor: int) -> bool | None:

@@ -23,7 +23,8 @@ def held_elsewhere(run: RunDir, silent_s: float, state: str = "running", **holde
     """Leaves the lock of a process on another host, on a file system that does not show its flock here."""
     update_status(run, state=state)
     run.lock.write_text(json.dumps({"host": "node1", "pid": 7, "job_id": None} | holder))
-    os.utime(run.lock, (time.time() - silent_s,) * 2)
+    for path in (run.lock, run.status):
+        os.utime(path, (time.time() - silent_s,) * 2)
 
 
 def test_second_process_in_a_run_is_told_who_is_there(run: RunDir) -> None:
@@ -63,6 +64,13 @@ def test_run_that_has_ended_elsewhere_is_free_at_once(run: RunDir, state: str, c
     held_elsewhere(run, silent_s=0, state=state)
     lock_run(run).release()
     assert capsys.readouterr().err == ""
+
+
+def test_run_whose_status_still_changes_is_not_taken_over(run: RunDir) -> None:
+    held_elsewhere(run, silent_s=STALE_S + 1)
+    update_status(run, step=3)
+    with pytest.raises(StateError, match="the run is alive"):
+        lock_run(run)
 
 
 def test_requeued_job_is_its_own_successor(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
