@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from trainers.rendering import escaped
 from trainers.tasks import Task
 
 NUM_WORST = 10
@@ -48,13 +49,23 @@ def judged(indices: list[int], losses: Tensor, arguments: tuple[Tensor, ...]) ->
 def describe_worst(samples: Iterable[Judged], task: Task, split: str, folder: Path) -> list[dict[str, Any]]:
     """Returns the samples as plain values, each shown as Markdown; their pictures go to `folder`."""
     names = task.label_names
+    for old in folder.glob(f"{split}-[0-9]*.png"):  # of an evaluation that was the best before
+        old.unlink()
     return [
         {
             "index": -sample.minus_index,
             "loss": sample.loss if math.isfinite(sample.loss) else None,
             "label": None if sample.label is None else names[sample.label],
             "predicted": None if sample.predicted is None else names[sample.predicted],
-            "shown": task.show_sample(split, -sample.minus_index, folder),
+            "shown": _shown(task, split, -sample.minus_index, folder),
         }
         for sample in samples
     ]
+
+
+def _shown(task: Task, split: str, index: int, folder: Path) -> str:
+    """Returns the sample as Markdown; one that cannot be shown (its file is gone) must not end a training."""
+    try:
+        return task.show_sample(split, index, folder)
+    except Exception as error:
+        return escaped(f"cannot be shown: {type(error).__name__}: {error}")
