@@ -31,12 +31,14 @@ BEHIND_DASHES = "fullrank.behind_dashes"
 
 
 class Verb(TyperCommand):
-    """A command that keeps the words behind `--` apart, instead of taking them for its own."""
+    """A command that keeps the words behind `--` apart, if it knows --script, instead of taking them for its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own, behind = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, None)
-        ctx.meta[BEHIND_DASHES] = behind
-        return super().parse_args(ctx, own)
+        if "--" in args and any(parameter.name == "script" for parameter in self.params):
+            cut = args.index("--")
+            ctx.meta[BEHIND_DASHES] = args[cut + 1 :]
+            args = args[:cut]
+        return super().parse_args(ctx, args)
 
 
 class Verbs(TyperGroup):

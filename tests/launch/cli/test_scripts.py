@@ -278,3 +278,9 @@ else:
 """
     answer = fullrank("run", "--script", script(text), "--processes-per-node", "2")
     assert (answer.code, "never met" in answer.err) == (0, False)
+
+
+def test_dashes_mean_what_they_always_do_to_verbs_without_scripts(fullrank, script, run_path):
+    fullrank("run", "--script", script("print('said')"))
+    assert fullrank("logs", "--", "latest").out == "said\n"
+    assert "there is no run '-x'" in fullrank("logs", "--", "-x").err
