@@ -113,6 +113,7 @@ def save_network(network: Any, classifier: Classifier, folder: Path, weights: Ma
     folder.mkdir(parents=True, exist_ok=True)
     if _is_transformers(network):
         network.save_pretrained(folder, state_dict=weights)
+        write_json(folder / "preprocessor_config.json", _processor(classifier))
     else:
         from safetensors.torch import save_file
 
@@ -193,6 +194,25 @@ def _build_saved(saved: Classifier, folder: Path) -> nn.Module:
         replace_head(network, head, len(saved.label_names))
     put_weights(network, read_weights(folder / "model.safetensors"), head, str(folder))
     return network
+
+
+def _processor(classifier: Classifier) -> dict[str, Any]:
+    """Returns what transformers' pipeline needs to show its network a picture as ours does."""
+    edges = {"height": classifier.size, "width": classifier.size}
+    cut = {"size": {"shortest_edge": classifier.resize}, "do_center_crop": True, "crop_size": edges}
+    kind: dict[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": edges}
+    if classifier.resize is not None:
+        kind = {"image_processor_type": "CLIPImageProcessor", **cut}
+    return {
+        **kind,
+        "do_resize": True,
+        "resample": 2,  # bilinear
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": classifier.mean,
+        "image_std": classifier.std,
+    }
 
 
 def _set_dropout(network: nn.Module, model: Model) -> None:
