@@ -78,12 +78,9 @@ def stop_and_resume(trainings: Trainings, run: RunDir, step: int) -> int:
     """
     code = trainings.train_until(run, step)
     if code != EXIT_STOPPED:
-        what = (
-            f"the training ended (exit code {code}) before the stop at step {step} reached it"
-            if code == 0
-            else f"the stop ended with exit code {code}"
-        )
-        raise FullrankError(Problem(what, where=str(log_of(run)), fix="more --steps" if code == 0 else "read its log"))
+        what = "the training was done before the stop" if code == 0 else f"the stop ended with exit code {code},"
+        fix = "more --steps" if code == 0 else "read its log"
+        raise FullrankError(Problem(f"{what} at step {step} reached it" if code == 0 else f"{what} not {EXIT_STOPPED}", str(log_of(run)), fix=fix))
     stopped_at = int((read_json(run.status) or {}).get("step") or 0)
     expect_done(trainings.resume(run), run, "the resumed training")
     return stopped_at

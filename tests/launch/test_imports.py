@@ -19,6 +19,7 @@ VERBS = {
     "logs": ["logs"],
     "report": ["report"],
     "resume": ["resume"],
+    "verify": ["verify", "./tiny.yaml", "--steps", "4", "--stop-at", "9"],
     "sync": ["sync"],
     "compare": ["compare", "a", "b"],
 }
