@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launch.config.run_dir import Attempt, RunDir, write_atomic
+from launch.config.run_dir import Cause, RunDir, write_atomic
 from trainers.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints
 from trainers.stopping import StopRequests, agreed_cause
 
@@ -34,9 +34,8 @@ def should_stop() -> bool:
     (75 is the usual one), unless everything is done.
     """
     cause = agreed_cause(_sum_over_ranks(_STOPS.flags()))
-    attempt = _attempt()
-    if cause and attempt and _rank() == 0 and not attempt.agreed_stop.exists():
-        write_atomic(attempt.agreed_stop, f"{cause}\n")
+    if cause and _rank() == 0:
+        _tell_launcher(cause)
     return cause is not None
 
 
@@ -91,9 +90,12 @@ def _run() -> RunDir:
     return RunDir(Path(os.environ.get("FULLRANK_RUN_DIR") or ".").absolute())
 
 
-def _attempt() -> Attempt | None:
+def _tell_launcher(cause: Cause) -> None:
     number = os.environ.get("FULLRANK_ATTEMPT")
-    return _run().attempt(int(number)) if number and os.environ.get("FULLRANK_RUN_DIR") else None
+    if number and os.environ.get("FULLRANK_RUN_DIR"):
+        agreed = _run().attempt(int(number)).agreed_stop
+        if not agreed.exists():
+            write_atomic(agreed, f"{cause}\n")
 
 
 def _listen() -> StopRequests:
