@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launch.config.errors import EXIT_STOPPED, FullrankError, Problem
+from launch.config.errors import EXIT_DONE, EXIT_STOPPED, FullrankError, Problem
 from launch.config.metrics import read_metrics
 from launch.config.run_dir import RunDir, read_json
 
@@ -77,10 +77,12 @@ def stop_and_resume(trainings: Trainings, run: RunDir, step: int) -> int:
         FullrankError: it did not stop where and as it should have; its log is named.
     """
     code = trainings.train_until(run, step)
+    if code == EXIT_DONE:
+        what = f"the training was done before the stop at step {step} reached it"
+        raise FullrankError(Problem(what, where=str(log_of(run)), fix="more --steps"))
     if code != EXIT_STOPPED:
-        what = "the training was done before the stop" if code == 0 else f"the stop ended with exit code {code},"
-        fix = "more --steps" if code == 0 else "read its log"
-        raise FullrankError(Problem(f"{what} at step {step} reached it" if code == 0 else f"{what} not {EXIT_STOPPED}", str(log_of(run)), fix=fix))
+        what = f"the stop ended with exit code {code}, not {EXIT_STOPPED}"
+        raise FullrankError(Problem(what, where=str(log_of(run)), fix="read its log"))
     stopped_at = int((read_json(run.status) or {}).get("step") or 0)
     expect_done(trainings.resume(run), run, "the resumed training")
     return stopped_at
