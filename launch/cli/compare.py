@@ -20,7 +20,7 @@ _CURVE_WIDTH = 48
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run directories or ids, or latest.", autocompletion=complete_run)],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run directories or ids, or latest.", autocompletion=complete_run)],
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as one HTML page, with the curves.")] = None,
     run_root: RunRoot = None,
     as_json: Json = False,

@@ -6,12 +6,16 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from launch.config.load import load_experiment
+from launch.config.run_dir import RunDir
 from tests.ranks import read_records, start_ranks, train
 from tests.tiny import tiny_bert, tiny_sentences
+from trainers.tasks import build_task
 
 SGD = ("optimizer.name=sgd", "optimizer.lr=0.5", "train.gradient_clip_norm=0.05", "schedule.name=constant")
 DROPOUT = ("model.dropout=0.1", "train.duration=40 steps", "data.num_workers=2", "schedule.name=cosine", "schedule.warmup=10 %")
@@ -83,6 +87,25 @@ def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     for num_processes in (1, 2):
         train(experiment, folder / str(num_processes), *DROPOUT, num_processes=num_processes)
     return {num_processes: folder / str(num_processes) for num_processes in (1, 2)}
+
+
+def test_the_worst_samples_of_two_ranks_are_the_worst_of_the_split(undisturbed: dict[int, Path]) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    run = RunDir(undisturbed[2])
+    kept = json.loads((run.evaluations / "validation.json").read_text())
+    task = build_task(load_experiment(str(run.resolved)).experiment)
+    model = AutoModelForSequenceClassification.from_pretrained(run.model).eval()  # the weights of that evaluation: the best
+    samples: Any = task.dataset("validation")
+    with torch.inference_mode():
+        losses = [task.evaluate_batch(model, task.collate([samples[0, index]]))[0].item() for index in range(task.num_samples["validation"])]
+    worst = sorted(range(len(losses)), key=lambda index: -losses[index])[:10]
+    assert [sample["index"] for sample in kept["worst"]] == worst
+    assert [sample["loss"] for sample in kept["worst"]] == pytest.approx([losses[index] for index in worst], rel=1e-4)
+    assert all(sample["label"] in ("0", "1") and sample["shown"] for sample in kept["worst"])
+    assert kept["worst"][0]["shown"] in run.report.read_text()
+    assert kept["worst"][0]["shown"] in run.report_page.read_text()
 
 
 @pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGUSR2, 1), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
