@@ -17,7 +17,7 @@ from torch import nn
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Experiment
-from launch.config.own_code import code_folder, copy_files, find_code, own_modules
+from launch.config.own_code import code_folder, copy_files, find_code, hash_code, own_modules, with_options
 from launch.config.sources import OwnClass
 from launch.config.tasks import OwnTask
 
@@ -73,8 +73,9 @@ def build_own_task(experiment: Experiment) -> Any:
     task = experiment.task
     assert isinstance(task, OwnTask)
     module = _import(task.file.removesuffix(".py"), "task.file")
-    options = read_options(module, task)
-    built = _called(lambda: module.build_task(experiment.model_copy(update={"task": options})), f"build_task of {task.file}", "task.file")
+    assert module.__file__ is not None
+    seen = with_options(experiment, read_options(module, task), hash_code(Path(module.__file__).parent, module.__name__))
+    built = _called(lambda: module.build_task(seen), f"build_task of {task.file}", "task.file")
     metrics = [*built.build_metrics().keys(), "loss"]
     if experiment.evaluate.metric not in metrics:
         what = f"{experiment.evaluate.metric!r} is no metric of {task.file}"

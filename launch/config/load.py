@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -137,6 +137,8 @@ def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict
 
 def _typed(text: str, info: FieldInfo | None) -> Any:
     """Returns the override's text, parsed unless the field it sets takes plain text."""
+    if info is not None and get_origin(info.annotation) is dict:
+        return parse_scalar(text)
     kinds = () if info is None else (get_args(info.annotation) or (info.annotation,))
     if str in kinds and (parse_scalar(text) is not None or type(None) not in kinds) and not text.startswith(("[", '"', "'")):
         return text
@@ -194,7 +196,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
         return Problem(str(context.get("error", detail["msg"])), where, dotted(key))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         what = f"{detail['input']!r} stands where a block of keys is expected"
-        return Problem(what, where, dotted(key), allowed=info.description if info else None)
+        fix = f"{dotted(key)}.NAME=VALUE, or '{dotted(key)}={{NAME: VALUE}}'" if kind == "dict_type" else None
+        return Problem(what, where, dotted(key), allowed=info.description if info else None, fix=fix)
     return Problem(
         f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}",
         where,

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from launch.config.experiment import Experiment
 
 CODE_FOLDER = "code"
 """Where a run keeps its own copy, beside its resolved.yaml."""
+
+
+class OwnTaskExperiment(Experiment):
+    """An experiment as build_task of a task file gets it: `task` holds the file's own Options."""
+
+    task: Any
+    task_code: str
+    """Changes with the code that prepares the data; see hash_code."""
+
+
+def with_options(experiment: Experiment, options: Any, task_code: str) -> OwnTaskExperiment:
+    """Returns the experiment that build_task gets."""
+    values = {name: getattr(experiment, name) for name in Experiment.model_fields}
+    return OwnTaskExperiment.model_construct(**values | {"task": options, "task_code": task_code})
 
 
 def own_modules(experiment: Experiment) -> dict[str, str]:
@@ -46,6 +62,14 @@ def find_code(folder: Path, module: str) -> list[Path]:
                 found.add(path)
                 todo += _imported(file)
     return sorted(found)
+
+
+def hash_code(folder: Path, module: str) -> str:
+    """Returns a hash of the names and the contents of all files of find_code."""
+    digest = hashlib.sha256()
+    for path in find_code(folder, module):
+        digest.update(f"{path.as_posix()} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def copy_code(experiment: Experiment, experiment_file: Path, target: Path) -> None:

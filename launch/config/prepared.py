@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config.experiment import Experiment
+from launch.config.own_code import OwnTaskExperiment
 from launch.config.run_dir import read_json
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache_root, parse_model, parse_source
 from launch.config.tasks import ImageClassification
@@ -27,13 +28,15 @@ _LAYOUT_ONLY = frozenset({"num_workers"})
 def prepared_dir(experiment: Experiment) -> Path:
     """Returns the folder of the prepared data; another one as soon as anything that determines its bytes changes.
 
-    That is the data section, the task's options, the model's name (its tokenizer, for texts), the size and time of local files, and the
-    seed where a split is cut at random. Data on the hub counts by name: what changes there is noticed only under another name.
+    That is the data section, the task's options and a task file's own code, the model's name (its tokenizer, for texts), the size and
+    time of local files, and the seed where a split is cut at random. Data on the hub counts by name: what changes there is noticed only
+    under another name.
 
     Raises:
         ConfigError: a source that cannot be read as one.
     """
-    return cache_root() / "prepared" / f"{experiment.task.kind}-{_key(experiment)[:20]}"
+    kind = "own" if isinstance(experiment, OwnTaskExperiment) else experiment.task.kind
+    return cache_root() / "prepared" / f"{kind}-{_key(experiment)[:20]}"
 
 
 def read_prepared(experiment: Experiment) -> dict[str, int] | None:
@@ -53,6 +56,8 @@ def _key(experiment: Experiment) -> str:
         "model": _identity(parse_model(experiment.model), []) if not isinstance(experiment.task, ImageClassification) else None,
         "seed": experiment.seed if is_cut else None,
     }
+    if isinstance(experiment, OwnTaskExperiment):
+        determines["code"] = experiment.task_code
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from launch.config.load import load_experiment
 from launch.config.own_code import find_code
 from launch.config.sources import OwnClass
 from trainers import own_code
-from trainers.own_code import build_own_model, use_own_code
+from trainers.own_code import build_own_model, build_own_task, use_own_code
 from trainers.own_code_check import find_problems
 
 EXPERIMENT = """\
@@ -136,3 +137,46 @@ def test_a_task_file_without_build_task_is_refused(tmp_path):
     (tmp_path / "h2_task.py").write_text("from pydantic import BaseModel\nclass Options(BaseModel): ...\n")
     (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
     assert "h2_task has no build_task" in refused(write(tmp_path, task="{kind: own, file: h2_task.py}"))
+
+
+KEPT_TASK = """\
+from pydantic import BaseModel
+from h2_reading import SIZE
+from launch.config.prepared import prepared_dir
+class Options(BaseModel): ...
+class Task:
+    def __init__(self, folder):
+        self.folder = folder
+    def build_metrics(self):
+        return {}
+def build_task(experiment):
+    return Task(prepared_dir(experiment))
+"""
+
+
+def prepared_folder(path: Path) -> str:
+    """Returns where a new process would keep the task's prepared data."""
+    for name in ("h2_kept", "h2_reading"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    experiment = load_experiment(str(path)).experiment
+    use_own_code(experiment, path)
+    return build_own_task(experiment).folder.name
+
+
+def test_data_is_prepared_anew_when_the_task_file_or_what_it_imports_changes(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    (tmp_path / "h2_reading.py").write_text("SIZE = 1\n")
+    (tmp_path / "h2_kept.py").write_text(KEPT_TASK)
+    path = write(tmp_path, task="{kind: own, file: h2_kept.py}")
+    path.write_text(path.read_text().replace("./pictures", str(tmp_path / "pictures")))
+    folders = [prepared_folder(path)]
+    assert folders[0].startswith("own-")
+    (tmp_path / "h2_net.py").write_text("# the model prepares no data\n" + NET.format(name="Net"))
+    assert prepared_folder(path) == folders[0]
+    (tmp_path / "h2_reading.py").write_text("SIZE = 2222\n")
+    folders.append(prepared_folder(path))
+    (tmp_path / "h2_kept.py").write_text(KEPT_TASK + "# read otherwise\n")
+    folders.append(prepared_folder(path))
+    assert len(set(folders)) == 3

@@ -112,3 +112,16 @@ def test_text_classification_refuses_a_class_of_ones_own(path):
     path.write_text(EXPERIMENT.replace("kind: image_classification", "{kind: text_classification, text: a, label: b}").replace("task:\n ", "task:"))
     assert "torchvision://resnet50?weights=DEFAULT is a network for pictures" in refused(path)
     assert "model.class: has no meaning for text_classification" in refused(path, "model.source=null", "model.class=my_models:Net")
+
+
+@pytest.mark.parametrize("override", ["model.kwargs={width: 3}", 'model.kwargs={"width": 3}', "model.kwargs.width=3"])
+def test_a_mapping_can_be_given_whole_or_key_by_key(path, override):
+    loaded = load_experiment(str(path), ["model.source=null", "model.class=my_models:Net", override])
+    assert loaded.experiment.model.kwargs == {"width": 3}
+    assert str(loaded.origins["model.kwargs.width"]) == f"override: {override}"
+
+
+def test_what_is_no_mapping_is_told_how_one_is_written(path):
+    text = refused(path, "model.source=null", "model.class=my_models:Net", "model.kwargs=3")
+    assert "model.kwargs: 3 stands where a block of keys is expected" in text
+    assert "try: model.kwargs.NAME=VALUE, or 'model.kwargs={NAME: VALUE}'" in text
