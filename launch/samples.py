@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.experiment import Experiment
-from launch.config.prepared import read_prepared
+from launch.config.prepared import Listing, list_files, read_prepared, split_names
 from launch.config.sources import LocalPath, Source
+from launch.config.tasks import ImageClassification, OwnTask
+from launch.picture_samples import UNREADABLE, count_pictures
 
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 
@@ -23,30 +25,49 @@ class SampleCount:
 
 
 def count_train_samples(experiment: Experiment, source: Source) -> SampleCount:
-    """Returns the size of the train split: from the prepared data, or by counting the rows of a local file."""
-    prepared = read_prepared(experiment)
+    """Returns the size of the train split: from the prepared data, or by counting what a local source holds."""
+    is_folder = isinstance(source, LocalPath) and not source.path.is_file()
+    listing = list_files(source.path, split_names(experiment.data)) if isinstance(source, LocalPath) and is_folder else None
+    prepared = read_prepared(experiment, listing)
     if prepared and "train" in prepared:
         return SampleCount(prepared["train"])
     if not isinstance(source, LocalPath):
         return SampleCount(None, "the data has not been fetched yet")
+    reason = _reason_it_may_change(experiment) if source.path.exists() else f"there is no {source.path}"
+    if reason is not None:
+        return SampleCount(None, reason)
+    try:
+        count = _count(experiment, source.path, listing or [])
+    except (*UNREADABLE, UnicodeError, LookupError, csv.Error) as error:
+        return SampleCount(None, f"{source.path} cannot be counted: {error}")
+    if count is None:
+        return SampleCount(None, "the data has not been prepared yet")
     data = experiment.data
-    path = source.path / data.splits.train if source.path.is_dir() else source.path
+    count -= sum(round(fraction * count) for fraction in (data.validation_fraction, data.test_fraction) if fraction is not None)
+    return SampleCount(min(count, data.limit) if data.limit else count)
+
+
+def _reason_it_may_change(experiment: Experiment) -> str | None:
+    """Returns why not everything that stands in the source is trained on."""
+    if isinstance(experiment.task, OwnTask):
+        return f"only build_task of {experiment.task.file} knows"
+    if getattr(experiment.task, "label_threshold", None) is not None:
+        return "task.label_threshold leaves rows out; known once the data has been prepared"
+    if experiment.data.on_bad_row == "skip":
+        return "data.on_bad_row=skip may leave samples out; known once the data has been prepared"
+    return None
+
+
+def _count(experiment: Experiment, source: Path, listing: Listing) -> int | None:
+    """Returns the samples of the train split before anything is cut from it; None: not known without the training's libraries."""
+    data = experiment.data
+    if isinstance(experiment.task, ImageClassification):
+        return count_pictures(experiment.task, data, source, listing)
+    path = source / data.splits.train if source.is_dir() else source
     kind = _FORMATS.get(path.suffix) if data.format == "auto" else data.format
     if kind not in ("csv", "tsv", "jsonl") or not path.is_file():
-        return SampleCount(None, "the data has not been prepared yet")
-    drops = {
-        "task.label_threshold leaves rows out": getattr(experiment.task, "label_threshold", None) is not None,
-        "data.on_bad_row=skip may leave rows out": data.on_bad_row == "skip",
-        "a share of the train split is cut for another one": bool(data.validation_fraction or data.test_fraction),
-    }
-    for reason, applies in drops.items():
-        if applies:
-            return SampleCount(None, f"{reason}; known once the data has been prepared")
-    try:
-        num_rows = count_rows(path, kind, data.encoding, has_header=data.columns is None)
-    except (OSError, UnicodeError, LookupError, csv.Error) as error:
-        return SampleCount(None, f"{path} cannot be counted: {error}")
-    return SampleCount(min(num_rows, data.limit) if data.limit else num_rows)
+        return None
+    return count_rows(path, kind, data.encoding, has_header=data.columns is None)
 
 
 def count_rows(path: Path, kind: str, encoding: str, has_header: bool) -> int:

@@ -35,7 +35,13 @@ def test_local_file_is_counted_up_to_the_limit(experiment_file, tmp_path):
     assert counted(experiment_file, tmp_path, "data.limit=1") == SampleCount(1)
 
 
-@pytest.mark.parametrize("override", ["data.on_bad_row=skip", "task.label_threshold=0.5", "data.test_fraction=0.1"])
+def test_what_is_cut_for_other_splits_is_not_trained_on(experiment_file, tmp_path):
+    (tmp_path / "train.csv").write_text("sentence,label\n" + "a,1\n" * 15)
+    assert counted(experiment_file, tmp_path, "data.validation_fraction=0.3", "data.test_fraction=0.1") == SampleCount(15 - 4 - 2)
+    assert counted(experiment_file, tmp_path, "data.validation_fraction=0.3", "data.limit=7") == SampleCount(7)
+
+
+@pytest.mark.parametrize("override", ["data.on_bad_row=skip", "task.label_threshold=0.5"])
 def test_count_that_may_change_is_left_open(experiment_file, tmp_path, override):
     (tmp_path / "train.csv").write_text(ROWS)
     count = counted(experiment_file, tmp_path, override)
@@ -49,5 +55,5 @@ def test_hub_data_is_unknown_until_it_is_fetched(experiment_file):
 
 
 def test_prepared_data_knows_best(experiment_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("launch.samples.read_prepared", lambda experiment: {"train": 7})
+    monkeypatch.setattr("launch.samples.read_prepared", lambda experiment, listing: {"train": 7})
     assert counted(experiment_file, tmp_path) == SampleCount(7)

@@ -7,61 +7,15 @@ import hashlib
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from launch.config.errors import ConfigError, Problem
+from launch.config.picture_files import CIFAR_LAYOUTS, CIFAR_PIXELS, CifarLayout, find_cifar
 from launch.config.tasks import ImageClassification
 from trainers.rows import Split
-
-PIXELS = 3 * 32 * 32
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One published form of the data (www.cs.toronto.edu/~kriz/cifar.html).
-
-    Args:
-        folder: the name its archive unpacks to.
-        files: split -> its files.
-        names: file of the class names.
-        num_labels: bytes of labels before each picture; the last is the class. None: pickled.
-    """
-
-    folder: str
-    files: Mapping[str, tuple[str, ...]]
-    names: str
-    num_labels: int | None
-
-
-LAYOUTS = (
-    Layout(
-        "cifar-10-batches-bin",
-        {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)},
-        "batches.meta.txt",
-        1,
-    ),
-    Layout("cifar-100-binary", {"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt", 2),
-    Layout(
-        "cifar-10-batches-py",
-        {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
-        "batches.meta",
-        None,
-    ),
-    Layout("cifar-100-python", {"train": ("train",), "test": ("test",)}, "meta", None),
-)
-
-
-def find_cifar(root: Path) -> tuple[Path, Layout] | None:
-    """Returns the folder and its layout, if a folder (or what its archive unpacked into it) holds one."""
-    for layout in LAYOUTS:
-        for folder in (root, root / layout.folder):
-            if (folder / layout.names).is_file() and any((folder / file).is_file() for files in layout.files.values() for file in files):
-                return folder, layout
-    return None
 
 
 def read_cifar(root: Path, wanted: Mapping[str, str], options: ImageClassification) -> dict[str, Split]:
@@ -72,7 +26,8 @@ def read_cifar(root: Path, wanted: Mapping[str, str], options: ImageClassificati
     """
     found = find_cifar(root)
     if found is None:
-        raise ConfigError(Problem(f"{root} holds none of CIFAR's layouts", key="data.source", allowed=", ".join(layout.folder for layout in LAYOUTS)))
+        known = ", ".join(layout.folder for layout in CIFAR_LAYOUTS)
+        raise ConfigError(Problem(f"{root} holds none of CIFAR's layouts", key="data.source", allowed=known))
     folder, layout = found
     names = _class_names(folder, layout)
     splits = {}
@@ -91,14 +46,14 @@ def read_cifar(root: Path, wanted: Mapping[str, str], options: ImageClassificati
     return splits
 
 
-def _read_file(path: Path, layout: Layout) -> tuple[Any, list[int]]:
+def _read_file(path: Path, layout: CifarLayout) -> tuple[Any, list[int]]:
     """Returns pixels, uint8 [N, 3072], and classes."""
     if not path.is_file():
         raise ConfigError(Problem(f"there is no {path}", key="data.source", fix="unpack the whole archive"))
     if layout.num_labels is None:
         content = _read_pickle(path)
-        return np.asarray(content["data"], dtype=np.uint8).reshape(-1, PIXELS), list(content.get("labels") or content["fine_labels"])
-    record = layout.num_labels + PIXELS
+        return np.asarray(content["data"], dtype=np.uint8).reshape(-1, CIFAR_PIXELS), list(content.get("labels") or content["fine_labels"])
+    record = layout.num_labels + CIFAR_PIXELS
     values = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     if not len(values) or len(values) % record:
         raise ConfigError(Problem(f"{len(values)} bytes are no whole number of records of {record}", str(path), "data.source", fix="fetch it again"))
@@ -106,7 +61,7 @@ def _read_file(path: Path, layout: Layout) -> tuple[Any, list[int]]:
     return rows[:, layout.num_labels :], rows[:, layout.num_labels - 1].tolist()
 
 
-def _class_names(folder: Path, layout: Layout) -> list[str]:
+def _class_names(folder: Path, layout: CifarLayout) -> list[str]:
     path = folder / layout.names
     if layout.num_labels is not None:
         return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -15,15 +15,11 @@ from typing import Any
 import numpy as np
 
 from launch.config.errors import ConfigError, Problem
+from launch.config.picture_files import find_idx, idx_names
 from launch.config.tasks import ImageClassification
 from trainers.rows import Split
 
 _UNSIGNED_BYTE = 8
-
-
-def find_idx(folder: Path) -> list[str]:
-    """Returns the names of the splits that a folder has IDX files for: `train`, `t10k`."""
-    return sorted({path.name.partition("-images")[0] for path in folder.glob("*-images*idx3*") if path.is_file()})
 
 
 def read_idx(folder: Path, wanted: Mapping[str, str], options: ImageClassification) -> dict[str, Split]:
@@ -68,7 +64,7 @@ def read_idx_file(path: Path, num_dimensions: int) -> Any:
 
 
 def _find_file(folder: Path, split: str, name: str, what: str, num_dimensions: int) -> Path:
-    forms = [f"{name}-{what}{mark}idx{num_dimensions}-ubyte{ending}" for mark in "-." for ending in ("", ".gz")]
+    forms = idx_names(name, what, num_dimensions)
     found = next((folder / form for form in forms if (folder / form).is_file()), None)
     if found is None:
         names = ", ".join(find_idx(folder)) or "none"

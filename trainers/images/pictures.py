@@ -15,9 +15,6 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-"""File endings of pictures, as torchvision's ImageFolder takes them."""
-
 LONGEST_EDGE = 65_000
 """No picture may be scaled to more: a strip of 1 x 10,000 pixels would become 224 x 2,240,000."""
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
+from launch.config.picture_files import ENDINGS, find_cifar, find_idx, unused_columns
 from launch.config.sources import HubName
 from launch.config.tasks import ImageClassification
 from trainers.datasets import load_splits
-from trainers.images.cifar import find_cifar, read_cifar
-from trainers.images.idx import find_idx, read_idx
-from trainers.images.pictures import ENDINGS
+from trainers.images.cifar import read_cifar
+from trainers.images.idx import read_idx
 from trainers.rows import BadRows, Split
 from trainers.sources import locate
 
@@ -39,9 +39,11 @@ def load_pictures(data: Data, options: ImageClassification, bad_rows: BadRows) -
         splits = load_splits(data, {options.image: "task.image", options.label: "task.label"}, bad_rows)
         return splits, []
     wanted = {split: name for split, name in data.splits.model_dump().items() if name is not None}
+    unused = unused_columns(options, kind)
     if kind == "image_folder":
-        return _read_image_folder(place, wanted, options)
-    return (read_idx if kind == "idx" else read_cifar)(place, wanted, options), []
+        splits, notes = _read_image_folder(place, wanted, options)
+        return splits, unused + notes
+    return (read_idx if kind == "idx" else read_cifar)(place, wanted, options), unused
 
 
 def _format(data: Data, place: Path | HubName) -> str:

@@ -63,6 +63,17 @@ def test_a_class_that_train_lacks_is_named(tmp_path):
     assert "the validation split has classes that train lacks: violet" in refused(folder, splits={"validation": "val"})
 
 
+def test_columns_that_a_format_does_not_have_are_told(tmp_path):
+    folder = tiny_folder(tmp_path, num_each=1)
+    write_idx(tmp_path / "idx-images-idx3-ubyte", np.zeros((3, 4, 5)))
+    write_idx(tmp_path / "idx-labels-idx1-ubyte", np.zeros(3))
+    wanted = Data(source=str(folder), format="image_folder", splits={"train": "train", "validation": None})
+    for data in (wanted, wanted.model_copy(update={"format": "idx", "splits": wanted.splits.model_copy(update={"train": "idx"})})):
+        for options, told in (({}, []), ({"image": "img"}, [f"task.image=img is not used: data of the format {data.format} has no columns"])):
+            _, notes = load_pictures(data, ImageClassification(kind="image_classification", **options), BadRows("stop"))
+            assert notes == told
+
+
 def test_one_folder_is_no_classification(tmp_path):
     (tmp_path / "train/only").mkdir(parents=True)
     assert "holds one folder, and each folder of it is a class" in refused(tmp_path, splits={"validation": None}, format="image_folder")
@@ -110,7 +121,7 @@ def write_cifar10(folder: Path, num_each: int = 2) -> None:
     folder.mkdir(parents=True)
     (folder / "batches.meta.txt").write_text("cat\ndog\n\n")
     for number in range(1, 6):
-        rows = [bytes([row % 2]) + bytes([number * 10 + row]) * cifar.PIXELS for row in range(num_each)]
+        rows = [bytes([row % 2]) + bytes([number * 10 + row]) * cifar.CIFAR_PIXELS for row in range(num_each)]
         (folder / f"data_batch_{number}.bin").write_bytes(b"".join(rows))
     (folder / "test_batch.bin").write_bytes(bytes([1]) + bytes(range(256)) * 12)
 
@@ -140,7 +151,7 @@ def write_pickled_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, train: ob
 
 
 def test_the_published_pickles_are_read(tmp_path, monkeypatch):
-    content = {"data": np.full((2, cifar.PIXELS), 9, dtype=np.uint8), "fine_labels": [1, 0]}
+    content = {"data": np.full((2, cifar.CIFAR_PIXELS), 9, dtype=np.uint8), "fine_labels": [1, 0]}
     write_pickled_cifar(tmp_path / "cifar-100-python", monkeypatch, content)
     splits, _ = load(tmp_path, splits={"validation": None})
     assert splits["train"].columns["label"] == [1, 0]
