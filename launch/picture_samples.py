@@ -64,7 +64,7 @@ def _count_cifar(folder: Path, layout: CifarLayout, split: str) -> int | None:
 
 
 def _count_folder(listing: Listing, split: str, label_names: Sequence[str] | None) -> int | None:
-    """Counts SPLIT/CLASS/.../picture; hidden classes and hidden files are none."""
+    """Counts SPLIT/CLASS/.../picture; hidden classes and hidden files are none. None where there are no pictures: it may be of another format."""
     parts = PurePosixPath(split).parts
     if ".." in parts or PurePosixPath(split).is_absolute():
         return None
@@ -75,7 +75,7 @@ def _count_folder(listing: Listing, split: str, label_names: Sequence[str] | Non
             continue
         file = rest.rpartition("/")[2]
         count += not file.startswith(".") and os.path.splitext(file)[1].lower() in ENDINGS
-    return count
+    return count or None
 
 
 UNREADABLE = (OSError, EOFError, zlib.error)

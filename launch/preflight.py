@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
@@ -96,6 +96,10 @@ def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
 
 
+def check_code_files(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.missing_code]
+
+
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if not probe.is_offline:
         return []
@@ -174,6 +178,7 @@ INPUT_CHECKS: dict[str, Check] = {
 
 EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
     "paths": check_paths,
+    "code_files": check_code_files,
     "hub_cache": check_hub_cache,
 }
 
@@ -193,6 +198,7 @@ WHEN_FINE: dict[str, str] = {
     "devices": "enough for every process",
     "run_dir": "new or empty, writable, with room",
     "paths": "every local file and folder is there",
+    "code_files": "every module and class beside the experiment is there, or none is used",
     "hub_cache": "the hub is on, or nothing is needed of it",
     "nodes": "one, this machine",
     "launcher": "installed",

@@ -12,10 +12,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.config.errors import Problem
 from launch.config.experiment import Experiment
 from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
+from launch.missing_code import find_missing_code
 from launch.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
@@ -106,6 +108,7 @@ class ExperimentProbe(Probe):
         unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
         weights: what model.weights names.
+        missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
     """
 
     model: Source
@@ -117,6 +120,7 @@ class ExperimentProbe(Probe):
     unreachable_hub: str | None
     is_wandb_logged_in: bool
     weights: Source | None = None
+    missing_code: tuple[Problem, ...] = ()
 
 
 def probe(run_path: Path, code: Path) -> Probe:
@@ -128,7 +132,7 @@ def probe(run_path: Path, code: Path) -> Probe:
     return Probe(machine=probe_machine(), code=probe_code(code), versions=probe_versions(), place=probe_place(run_path))
 
 
-def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
+def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Path) -> ExperimentProbe:
     """Returns what plan and preflight of an experiment need to know of the world."""
     model = parse_model(experiment.model)
     data = parse_source(experiment.data.source, "data.source")
@@ -145,6 +149,7 @@ def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),
         is_wandb_logged_in=is_wandb_logged_in(),
         weights=_weights(experiment),
+        missing_code=tuple(find_missing_code(experiment, experiment_file)),
     )
 
 

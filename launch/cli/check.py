@@ -34,7 +34,7 @@ from launch.machine import ask_environment, ask_machine
 from launch.machine_checks import judge_machine
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import run_checks
-from launch.probe import missing_training_packages
+from launch.probe import ExperimentProbe, missing_training_packages
 
 OWN_CODE_TIMEOUT_S = 120
 
@@ -77,7 +77,8 @@ def check_target(
         findings += from_problems(result.name, result.problems, result.when_fine)
         if result.problems and code != EXIT_CONFIG:
             code = EXIT_CONFIG if result.is_input else EXIT_PREFLIGHT
-    if isinstance(plan, ExperimentPlan) and own_modules(plan.experiment) and not missing_training_packages():
+    is_importable = isinstance(probe, ExperimentProbe) and not probe.missing_code and not missing_training_packages()
+    if isinstance(plan, ExperimentPlan) and own_modules(plan.experiment) and is_importable:
         problems = check_own_code(plan)
         findings += from_problems("own code", problems, "imported, and of the right kind")
         code = EXIT_CONFIG if problems else code

@@ -100,7 +100,7 @@ def make_plan(
     loaded = load_experiment(experiment, overrides)
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
-    answers = probe_experiment(loaded.experiment, run_path)
+    answers = probe_experiment(loaded.experiment, run_path, loaded.path)
     return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
 
 

@@ -91,3 +91,7 @@ def test_published_pickles_are_not_opened(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_is_no_error_here(tmp_path: Path) -> None:
     assert counted(tmp_path / "nowhere") == SampleCount(None, f"there is no {tmp_path}/nowhere")
+
+
+def test_a_folder_without_pictures_is_left_to_the_trainer(tmp_path: Path) -> None:
+    assert counted(tmp_path) == SampleCount(None, "the data has not been prepared yet")

@@ -90,7 +90,7 @@ def test_offline_and_hub_cache_are_read_from_the_environment(experiment_file, tm
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     (snapshot / "model.safetensors").write_text("")
-    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
+    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run", experiment_file)
     assert answers.is_offline
     assert answers.hub_cached == {"model.source"}
 
@@ -100,17 +100,17 @@ def test_the_hub_is_asked_only_for_what_is_not_here(experiment_file, tmp_path, m
     monkeypatch.setattr("launch.probe.is_reachable", asked.append)
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
     experiment = load_experiment(str(experiment_file)).experiment
-    assert probe_experiment(experiment, tmp_path / "run").unreachable_hub == "https://hub.example"
+    assert probe_experiment(experiment, tmp_path / "run", experiment_file).unreachable_hub == "https://hub.example"
     local = load_experiment(str(experiment_file), [f"data.source={tmp_path}", f"model.source={tmp_path}"]).experiment
-    assert probe_experiment(local, tmp_path / "run").unreachable_hub is None
+    assert probe_experiment(local, tmp_path / "run", experiment_file).unreachable_hub is None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert probe_experiment(experiment, tmp_path / "run").unreachable_hub is None
+    assert probe_experiment(experiment, tmp_path / "run", experiment_file).unreachable_hub is None
     assert asked == ["https://hub.example"]
 
 
 def test_prepared_data_of_the_hub_needs_no_hub(experiment_file, tmp_path, monkeypatch):
     monkeypatch.setattr("launch.probe.read_prepared", lambda experiment: {"train": 7})
-    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run")
+    answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run", experiment_file)
     assert answers.hub_cached == {"data.source"}
 
 
@@ -118,7 +118,7 @@ def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.tsv").write_text("")
     overrides = [f"data.source={tmp_path}/data", "data.splits.train=train.tsv", "data.splits.validation=dev.tsv", f"model.source={tmp_path}/model"]
-    answers = probe_experiment(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run")
+    answers = probe_experiment(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run", experiment_file)
     assert answers.missing_paths == {"model.source": tmp_path / "model", "data.splits.validation": tmp_path / "data" / "dev.tsv"}
 
 
@@ -126,6 +126,6 @@ def test_wandb_login_is_a_key_in_the_environment_or_in_netrc(experiment_file, tm
     experiment = load_experiment(str(experiment_file)).experiment
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not probe_experiment(experiment, tmp_path).is_wandb_logged_in
+    assert not probe_experiment(experiment, tmp_path, experiment_file).is_wandb_logged_in
     (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
-    assert probe_experiment(experiment, tmp_path).is_wandb_logged_in
+    assert probe_experiment(experiment, tmp_path, experiment_file).is_wandb_logged_in

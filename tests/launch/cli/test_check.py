@@ -93,7 +93,7 @@ def test_a_class_of_one_s_own_is_imported_in_a_process_of_its_own(fullrank, tmp_
     assert "own code     imported, and of the right kind" in fullrank("check", "./own.yaml").out
     misspelt = fullrank("check", "./own.yaml", "model.class=my_models:Nett")
     assert (misspelt.code, "my_models has no Nett; did you mean 'Net'?" in misspelt.out) == (2, True)
-    (tmp_path / "my_models.py").write_text("import os\n\nos._exit(7)\n")
+    (tmp_path / "my_models.py").write_text("import os\n\nos._exit(7)\n\n\nclass Net: ...\n")
     assert "importing it ended the process: exit code 7" in fullrank("check", "./own.yaml").out
 
 
