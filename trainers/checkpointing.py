@@ -26,6 +26,7 @@ from trainers.engine import Engine
 from trainers.host_copies import HostCopies
 from trainers.manifest import FORMAT, find_newest, is_complete, is_usable, prune, publish
 from trainers.random_states import random_states, restore_random_states, seed_random_states
+from trainers.restoring import restore_optimizer, restore_schedule, restore_weights
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
@@ -145,7 +146,7 @@ class Checkpoints:
         """Puts everything back and returns where training was. Every rank must call this, as the last thing before training.
 
         Raises:
-            StateError: it belongs to another experiment, or to a newer format.
+            StateError: it belongs to another experiment, to a newer format, or to a model of other shapes.
         """
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         if state["format"] > FORMAT:
@@ -155,8 +156,11 @@ class Checkpoints:
         self.notes += _refuse_other_training(state["experiment"], self._experiment, path)
         self.load_weights(path, model)
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(tensors["optimizer"])
-        schedule.load_state_dict(tensors["schedule"])
+        restore_optimizer(optimizer, tensors["optimizer"], path)
+        durations = [values.get("train", {}).get("duration") for values in (state["experiment"], self._experiment)]
+        restore_schedule(schedule, tensors["schedule"], has_new_length=durations[0] != durations[1])
+        if durations[0] != durations[1]:
+            self.notes.append(f"train.duration was {durations[0]} and is {durations[1]}: the learning rate follows the new length from here on")
         if self._engine.accelerator.scaler and tensors["scaler"]:
             self._engine.accelerator.scaler.load_state_dict(tensors["scaler"])
         self._restore_exactness(state, tensors["random"])
@@ -176,9 +180,7 @@ class Checkpoints:
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
         """Replaces the model's weights by a checkpoint's."""
-        from safetensors.torch import load_model
-
-        load_model(self._engine.unwrap(model), path / "model.safetensors")
+        restore_weights(path / "model.safetensors", self._engine.unwrap(model))
 
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
         temporary = path.with_name(f".{path.name}.tmp")

@@ -1,0 +1,77 @@
+"""Puts a checkpoint's weights, optimizer and schedule into those of this training, or says which part does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from launch.config.errors import Problem, StateError
+
+_OF_A_LENGTH = ("total_steps", "_schedule_phases")
+"""What OneCycleLR's state says of its length; the other schedules keep theirs in functions, which are not saved."""
+_FIX = "a new run for the other model (fullrank run); --force is for values that leave every shape as it is"
+
+
+def restore_weights(file: Path, module: nn.Module) -> None:
+    """Replaces a model's weights by those of a safetensors file.
+
+    Raises:
+        StateError: names the first tensor that does not fit.
+    """
+    from safetensors.torch import load_model
+
+    misfit = find_misfit(file, module)
+    if misfit:
+        raise StateError(Problem(f"the weights do not fit this model: {misfit}", where=str(file), fix=_FIX))
+    load_model(module, file)
+
+
+def find_misfit(file: Path, module: nn.Module) -> str | None:
+    """Returns what is wrong with the first tensor that does not fit, in the model's order, or None. Tied weights are saved once."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        saved = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+    own = dict(module.state_dict(keep_vars=True))
+    loaded = {id(tensor) for name, tensor in own.items() if name in saved} | {
+        tensor.data_ptr() for name, tensor in own.items() if name in saved and tensor.numel()
+    }
+    for name, tensor in own.items():
+        if name not in saved and id(tensor) not in loaded and tensor.data_ptr() not in loaded:
+            return f"{name} {tuple(tensor.shape)} is not in the checkpoint"
+        if name in saved and saved[name] != tuple(tensor.shape):
+            return f"{name} is {saved[name]} in the checkpoint and {tuple(tensor.shape)} here"
+    foreign = next((name for name in saved if name not in own), None)
+    return f"{foreign} {saved[foreign]} is not in this model" if foreign else None
+
+
+def restore_optimizer(optimizer: Any, state: Mapping[str, Any], path: Path) -> None:
+    """Puts an optimizer's state back.
+
+    Raises:
+        StateError: it is of another optimizer, or of other parameters.
+    """
+    groups, own = state["param_groups"], optimizer.state_dict()["param_groups"]
+    saved_sizes, own_sizes = ([len(group["params"]) for group in side] for side in (groups, own))
+    if saved_sizes != own_sizes:
+        what = f"the optimizer's state is of {sum(saved_sizes)} parameters in groups of {saved_sizes}, and here are {own_sizes}"
+        raise StateError(Problem(what, where=str(path), fix="the same model.freeze and optimizer as before, or a new run"))
+    if groups and set(groups[0]) != set(own[0]):
+        what = f"the optimizer's state is of another optimizer than {type(getattr(optimizer, 'optimizer', optimizer)).__name__}"
+        raise StateError(Problem(what, where=str(path), key="optimizer.name", fix="the same optimizer.name as before, or a new run"))
+    optimizer.load_state_dict(state)
+
+
+def restore_schedule(schedule: Any, state: Mapping[str, Any], has_new_length: bool) -> None:
+    """Puts a schedule back where it was; if the training has another length now, on the curve of the new length from the next step on."""
+    if not has_new_length or isinstance(schedule, ReduceLROnPlateau):
+        schedule.load_state_dict(state)
+        return
+    schedule.load_state_dict({name: value for name, value in state.items() if name not in _OF_A_LENGTH})
+    if schedule.last_epoch <= getattr(schedule, "total_steps", schedule.last_epoch):  # else it is shorter than what was trained
+        schedule.last_epoch -= 1
+        schedule.step()  # to the same place again: the optimizer holds the old curve's rate
