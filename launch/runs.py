@@ -54,17 +54,23 @@ def list_runs(root: Path) -> list[RunState]:
     return [read_run(RunDir(path)) for path in paths if (read_json(path / "status.json") or {}).get("state")]
 
 
-def check_resumable(run: RunDir) -> None:
-    """Refuses a run that is done, or still alive.
+def check_resumable(run: RunDir, end: int | None = None) -> None:
+    """Refuses a run that is done, or still alive. A run that is done goes on to a later end.
+
+    Args:
+        end: optimizer steps at the end of the next attempt; None: not known before it starts.
 
     Raises:
         StateError: says which, and what to do instead.
     """
     state = read_run(run)
     if state.state == "completed":
-        raise StateError(
-            Problem("the run is completed; there is nothing to go on with", where=str(run.path), fix=f"fullrank run {run.resolved} for a new run")
-        )
+        reached = state.status.get("total_steps")
+        if end is not None and reached is not None and end > reached:
+            return
+        what = "the run is completed; there is nothing to go on with"
+        longer = f'fullrank resume {run.path} train.duration="{2 * reached} steps" to train on; ' if reached and run.resolved.is_file() else ""
+        raise StateError(Problem(what, where=str(run.path), fix=f"{longer}fullrank run {run.resolved} for a new run"))
     if state.state in ALIVE:
         what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
         raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))

@@ -79,7 +79,7 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
     with ExitStack() as held:
         with writing(plan.run):
             lock = held.enter_context(lock_run(plan.run))
-            check_resumable(plan.run)  # again, now that nobody else can change it
+            check_resumable(plan.run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)  # again, now that nobody else can change it
             plan = replace(plan, attempt=create_attempt(plan.run))
             for name, text in render_attempt(plan, probe).items():
                 write_atomic(plan.attempt.path / name, text)

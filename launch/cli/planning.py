@@ -198,6 +198,10 @@ def with_changes_checked(plan: ExperimentPlan, before: Mapping[str, Any], earlie
             )
         )
     now = {change.key for change in changes}
+    durations = [values["train"]["duration"] for values in (before, dump_experiment(plan.experiment))]
+    if durations[0] != durations[1]:
+        note = f"train.duration was {durations[0]} and is {durations[1]}: the learning rate follows the new length from here on"
+        plan = replace(plan, warnings=(*plan.warnings, note))
     return replace(plan, forced_changes=(*(change for change in earlier if change.key not in now), *changes))
 
 

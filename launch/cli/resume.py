@@ -16,6 +16,7 @@ from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline
 from launch.config.errors import ConfigError, Problem
 from launch.config.run_dir import RunDir, read_json
+from launch.plan_experiment import ExperimentPlan
 from launch.preflight import preflight
 from launch.runs import check_resumable, read_attempts
 
@@ -38,9 +39,9 @@ def resume(
     if "=" in run:
         raise ConfigError(Problem(f"{run!r} stands where the run is named", fix=f"fullrank resume latest {run}"))
     found = chosen_run(run, run_root)
-    check_resumable(found)
     backend = "local" if here else launched_by(found)
     plan, probe = plan_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force)
+    check_resumable(found, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
     preflight(plan, probe)
     if dry_run:
         raise typer.Exit(print_plan(plan, probe, as_json))

@@ -84,3 +84,28 @@ def test_stop_file_does_not_outlive_its_attempt(fullrank, stopped):
     stop_file.touch()
     assert fullrank("resume", stopped).code == 75
     assert not RunDir(stopped).attempt(2).stop_file.exists()
+
+
+@pytest.fixture
+def completed(fullrank, experiment_file, run_path):
+    fullrank("run", experiment_file, "train.duration=10 steps")
+    return run_path()
+
+
+@pytest.mark.parametrize("words", [(), ("train.duration=10 steps",), ("train.duration=9 steps",)])
+def test_completed_run_without_a_later_end_has_nothing_to_go_on_with(fullrank, completed, words):
+    answer = fullrank("resume", completed, *words)
+    assert answer.code != 0
+    assert "the run is completed; there is nothing to go on with" in answer.err
+    assert (
+        f'try: fullrank resume {completed} train.duration="20 steps" to train on; fullrank run {completed}/resolved.yaml for a new run' in answer.err
+    )
+    assert not (completed / "attempts/0002").exists()
+
+
+def test_completed_run_goes_on_to_a_later_end_and_the_plan_says_what_the_learning_rate_does(fullrank, completed):
+    note = "train.duration was 10 steps and is 15 steps: the learning rate follows the new length from here on"
+    assert note in fullrank("resume", completed, "train.duration=15 steps", "--dry-run").out
+    assert fullrank("resume", completed, "train.duration=15 steps").code == 0
+    assert read_json(completed / "status.json")["total_steps"] == 15
+    assert "there is nothing to go on with" in fullrank("resume", completed, "train.duration=15 steps").err
