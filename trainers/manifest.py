@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.config.errors import Problem, StateError
 from launch.config.run_dir import RunDir, read_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_REPLACED = ".replaced"
 
 
 def publish(temporary: Path, path: Path, facts: Mapping[str, Any]) -> None:
@@ -28,20 +30,36 @@ def publish(temporary: Path, path: Path, facts: Mapping[str, Any]) -> None:
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     _flush(temporary / MANIFEST)
     _flush(temporary)
-    if path.exists():  # an incomplete one: a complete one is never written again
-        shutil.rmtree(path)
+    replaced = _replaced_by(path)
+    if path.exists():  # a script may publish a step twice: the old one goes when the new one is there
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
     temporary.rename(path)
     _flush(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sorted_checkpoints(run: RunDir) -> list[Path]:
     """Returns the complete checkpoints of a run, oldest first."""
     found = [path for path in run.checkpoints.glob("checkpoint-*") if is_complete(path) and path.name.rpartition("-")[2].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Returns the step of a checkpoint, which is in its name."""
+    return int(path.name.rpartition("-")[2])
 
 
 def find_newest(run: RunDir) -> Path | None:
-    """Returns the newest checkpoint whose manifest holds; damaged ones are set aside with a warning. One process only."""
+    """Returns the newest checkpoint whose manifest holds; damaged ones are set aside with a warning. One process only.
+
+    Raises:
+        StateError: it was written by a newer fullrank.
+    """
+    for replaced in run.checkpoints.glob(f".*{_REPLACED}"):  # a kill came between the two renames of publish
+        path = replaced.with_name(replaced.name[1 : -len(_REPLACED)])
+        if not path.exists():
+            replaced.rename(path)
     for path in sorted_checkpoints(run)[::-1]:
         if is_usable(path):
             return path
@@ -54,7 +72,15 @@ def is_complete(path: Path) -> bool:
 
 
 def is_usable(path: Path) -> bool:
-    """Returns whether a checkpoint is whole; renames one that is not, so that it neither counts nor stands in the way of a new one."""
+    """Returns whether a checkpoint is whole; renames one that is not, so that it neither counts nor stands in the way of a new one.
+
+    Raises:
+        StateError: it was written by a newer fullrank.
+    """
+    found = (read_json(path / MANIFEST) or {}).get("format")
+    if isinstance(found, int) and found > FORMAT:
+        what = f"the checkpoint has format {found}; this fullrank knows formats up to {FORMAT}"
+        raise StateError(Problem(what, where=str(path), fix="the fullrank that wrote it, or a newer one"))
     damage = find_damage(path)
     if damage is None:
         return True
@@ -70,6 +96,8 @@ def find_damage(path: Path) -> str | None:
     manifest = read_json(path / MANIFEST)
     if manifest is None or not isinstance(manifest.get("files"), dict):
         return "it has no readable manifest.json"
+    if manifest.get("format") not in range(1, FORMAT + 1):
+        return f"its manifest.json has no known format: {manifest.get('format')!r}"
     for name, facts in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -88,6 +116,11 @@ def prune(run: RunDir, keep: int, best_step: int | None = None) -> None:
         if path.name != f"checkpoint-{best_step}":
             (path / MANIFEST).unlink(missing_ok=True)  # from here on it is incomplete, whatever happens
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _replaced_by(path: Path) -> Path:
+    """Returns where a checkpoint waits while another of its step takes its name."""
+    return path.with_name(f".{path.name}{_REPLACED}")
 
 
 def _digest(file: Path) -> str:

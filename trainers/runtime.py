@@ -10,6 +10,7 @@ examples/resumable.py is a whole script that uses all three.
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import sys
@@ -17,11 +18,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from launch.config.run_dir import Cause, RunDir, write_atomic
-from trainers.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints
+from trainers.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints, step_of
 from trainers.stopping import StopRequests, agreed_cause
+
+_Told = TypeVar("_Told")
 
 __all__ = ["latest_checkpoint", "publish_checkpoint", "should_stop"]
 
@@ -43,10 +46,10 @@ def latest_checkpoint() -> Path | None:
     """Returns the newest checkpoint that is whole, None if there is none; it is called checkpoint-<step>.
 
     Every rank must call this, best after torch.distributed is initialised: then all get rank 0's answer. Sizes and hashes
-    are compared with the manifest; what does not fit is passed over with a warning.
+    are compared with the manifest; what does not fit is passed over with a warning, and renamed to damaged-<name>.
     """
     run = _run()
-    if _joined() is None:
+    if _joined() is None and _rank() > 0:  # nobody to ask, and only one process may rename
         found = next((path for path in sorted_checkpoints(run)[::-1] if find_damage(path) is None), None)
     else:
         found = _from_main(find_newest(run) if _rank() == 0 else None)
@@ -68,22 +71,39 @@ def publish_checkpoint(step: int, keep: int = 2) -> Iterator[Path]:
 
     Raises:
         RuntimeError: there are several processes, and torch.distributed is not initialised.
+        TypeError, ValueError: the step is no whole number from 0 on, or lower than that of a checkpoint that is there; or nothing was written.
     """
+    if (step := operator.index(step)) < 0:
+        raise ValueError(f"the step of a checkpoint is {step}, not a number from 0 on")
     if _joined() is None and _world_size() > 1:
         raise RuntimeError(f"{_world_size()} processes, and torch.distributed is not initialised: they cannot write one checkpoint together")
     run = _run()
     path = run.checkpoints / f"checkpoint-{step}"
     temporary = path.with_name(f".{path.name}.tmp")
+    _raise_everywhere(_newer_than(run, step) if _rank() == 0 else None)
     if _rank() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     _barrier()
     yield temporary
     _barrier()
+    is_empty = _rank() == 0 and not any(file.is_file() for file in temporary.rglob("*"))
+    _raise_everywhere(f"nothing was written into the checkpoint of step {step}" if is_empty else None)
     if _rank() == 0:
         publish(temporary, path, {"step": step, "world_size": _world_size()})
         prune(run, keep)
     _barrier()
+
+
+def _newer_than(run: RunDir, step: int) -> str | None:
+    """Says which checkpoint is newer than a step about to be published, which nobody would ever go on from."""
+    published = sorted_checkpoints(run)
+    if not published or step_of(published[-1]) <= step:
+        return None
+    newest = find_newest(run)  # a damaged one is no hindrance
+    if newest is None or step_of(newest) <= step:
+        return None
+    return f"step {step} is before {newest}: go on from it (latest_checkpoint()), or move it away to train those steps again"
 
 
 def _run() -> RunDir:
@@ -148,10 +168,20 @@ def _sum_over_ranks(values: Sequence[float]) -> list[float]:
     return [float(value) for value in tensor]
 
 
-def _from_main(value: Path | None) -> Path | None:
+def _from_main(value: _Told) -> _Told:
+    """Returns rank 0's value on every rank; the process's own where none are joined."""
+    distributed = _joined()
+    if distributed is None:
+        return value
     box = [value]
-    _joined().broadcast_object_list(box, src=0, group=_group())
+    distributed.broadcast_object_list(box, src=0, group=_group())
     return box[0]
+
+
+def _raise_everywhere(problem: str | None) -> None:
+    """Raises rank 0's problem on every rank, so that none waits for one that has left."""
+    if told := _from_main(problem):
+        raise ValueError(told)
 
 
 def _barrier() -> None:

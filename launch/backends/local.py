@@ -179,8 +179,11 @@ def _members(plan: LaunchPlan) -> list[Member]:
     if isinstance(plan, ScriptPlan):
         folder = plan.folder
         shared |= {"FULLRANK_STOP_FILE": str(plan.attempt.stop_file)}
-        if newest := plan.run.newest_checkpoint():
+        newest, published = plan.run.newest_checkpoint(), plan.run.published_checkpoints()
+        if newest:
             shared["FULLRANK_RESUME_FROM"] = str(newest)
+        if published and published[-1] != newest:
+            print(f"warning: {published[-1]} is damaged; FULLRANK_RESUME_FROM names {newest or 'none'}", file=sys.stderr)
     if plan.launcher != "direct":
         return [Member(None, argv, {**launch_environment(plan), **shared, **on_terminal}, plan.attempt.job_log, on_terminal=True, folder=folder)]
     return [

@@ -169,9 +169,13 @@ class RunDir:
         return self.path / "attempts"
 
     def newest_checkpoint(self) -> Path | None:
-        """Returns the newest checkpoint that was published whole, or None."""
+        """Returns the newest checkpoint that was published and has its files in their sizes, or None; what they hold is not read."""
+        return next((path for path in self.published_checkpoints()[::-1] if _has_its_files(path)), None)
+
+    def published_checkpoints(self) -> list[Path]:
+        """Returns the checkpoints that were published, oldest first; their files may have suffered since."""
         found = [path.parent for path in self.checkpoints.glob("checkpoint-*/manifest.json") if path.parent.name.rpartition("-")[2].isdecimal()]
-        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.attempts / f"{number:04d}")
@@ -180,6 +184,16 @@ class RunDir:
         """Returns the newest attempt, or None if there was none."""
         numbers = [int(p.name) for p in self.attempts.glob("[0-9]*") if p.name.isdigit()] if self.attempts.is_dir() else []
         return self.attempt(max(numbers)) if numbers else None
+
+
+def _has_its_files(checkpoint: Path) -> bool:
+    files = (read_json(checkpoint / "manifest.json") or {}).get("files")
+    if not isinstance(files, dict):
+        return False
+    try:
+        return all((checkpoint / name).stat().st_size == facts["size"] for name, facts in files.items())
+    except (OSError, TypeError, LookupError):
+        return False
 
 
 def new_run_id() -> str:

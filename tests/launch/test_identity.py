@@ -61,7 +61,7 @@ def test_whole_runs_are_compared_with_their_models_and_last_checkpoints(tmp_path
         run = RunDir(tmp_path / name)
         weights(run.model / "model.safetensors", w=("F32", [1], b"same"))
         weights(run.checkpoints / "checkpoint-2" / "model.safetensors", w=("F32", [1], content))
-        (run.checkpoints / "checkpoint-2" / "manifest.json").write_text("{}")
+        (run.checkpoints / "checkpoint-2" / "manifest.json").write_text('{"files": {}}')
         run.metrics.write_text(json.dumps(record(1, loss=0.5)) + "\n")
         runs.append(run)
     comparison = compare_runs(*runs)

@@ -124,7 +124,44 @@ def test_damaged_checkpoint_is_passed_over(start, tmp_path):
     write = "for step in (1, 2):\n    with publish_checkpoint(step) as folder:\n        (folder / 'weights').write_text(str(step))"
     assert ends(start(write))[0][0] == 0
     (tmp_path / "checkpoints" / "checkpoint-2" / "weights").write_text("3")
-    assert ends(start("print(latest_checkpoint().name)"))[0][:2] == (0, "checkpoint-1\n")
+    ((code, out, err),) = ends(start("print(latest_checkpoint().name)"))
+    assert (code, out) == (0, "checkpoint-1\n")
+    assert "warning: checkpoint-2 is passed over and renamed to damaged-checkpoint-2: weights has changed" in err
+
+
+def test_new_checkpoints_stay_when_every_old_one_is_damaged(start, tmp_path):
+    write = "for step in {}:\n    with publish_checkpoint(step) as folder:\n        (folder / 'weights').write_text(str(step))\n"
+    assert ends(start(write.format("(200, 202)")))[0][0] == 0
+    for name in ("checkpoint-200", "checkpoint-202"):
+        (tmp_path / "checkpoints" / name / "weights").write_text("bad")
+    ((code, out, err),) = ends(start("assert latest_checkpoint() is None\n" + write.format("(10, 20)") + "print(latest_checkpoint().name)"))
+    assert (code, out, err.count("warning: ")) == (0, "checkpoint-20\n", 2)
+
+
+def test_script_that_looks_for_none_still_keeps_its_checkpoints_from_damaged_ones(start, tmp_path):
+    write = "with publish_checkpoint({}) as folder:\n    (folder / 'weights').touch()\n"
+    assert ends(start(write.format(200)))[0][0] == 0
+    (tmp_path / "checkpoints" / "checkpoint-200" / "weights").write_text("bad")
+    assert ends(start(write.format(10)))[0][0] == 0
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-10", "damaged-checkpoint-200"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("publish_checkpoint(-1)", "ValueError: the step of a checkpoint is -1, not a number from 0 on"),
+        ("publish_checkpoint('abc')", "TypeError: 'str' object cannot be interpreted as an integer"),
+        ("publish_checkpoint(4)", "ValueError: step 4 is before {folder}/checkpoint-5: go on from it"),
+        ("publish_checkpoint(6)", "ValueError: nothing was written into the checkpoint of step 6"),
+    ],
+)
+def test_what_nobody_could_go_on_from_is_not_published(start, tmp_path, body, said):
+    first = "with publish_checkpoint(5) as folder:\n    (folder / 'weights').touch()\n"
+    ((code, _, err),) = ends(start(f"{first}with {body} as folder:\n    pass"))
+    folder = tmp_path / "checkpoints"
+    assert code == 1
+    assert said.format(folder=folder) in err
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-5"]
 
 
 def test_checkpoint_of_the_same_step_is_replaced(start, tmp_path):

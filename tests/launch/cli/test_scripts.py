@@ -77,7 +77,7 @@ def test_environment_contract(fullrank, script, run_path):
     run = run_path()
     for number in (3, 12):
         (run / "checkpoints" / f"checkpoint-{number}").mkdir(parents=True)
-        (run / "checkpoints" / f"checkpoint-{number}" / "manifest.json").write_text("{}")
+        (run / "checkpoints" / f"checkpoint-{number}" / "manifest.json").write_text('{"files": {}}')
     (run / "checkpoints" / "checkpoint-20").mkdir()  # half-written
     fullrank("resume", run)
     said = [json.loads((run / "attempts" / number / "rank_00000.log").read_text()) for number in ("0001", "0002")]
