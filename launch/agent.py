@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import selectors
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.lock import HEARTBEAT_S
 from launch.config.run_dir import Attempt, write_atomic, write_json
+from launch.config.stop_file import read_stop_file
 from launch.failures import Failure, failure_of_exit, read_failures
 from launch.meeting import is_listening
+from launch.members import Member, Running, start_member
 from launch.processes import adopt_orphans, descendants, end_descendants
-from launch.rank_log import RankLog
-
-PASSED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-"""Requests to stop; each is passed on once, however often it comes."""
+from launch.stop_signals import heeded_signals, passed_on_as, stop_deadline_s
 
 GRACE_S = 2.0
 """What the other ranks get between SIGTERM and SIGKILL once one has failed: time for their own reports."""
@@ -32,30 +29,8 @@ GRACE_S = 2.0
 REMIND_S = 30.0
 """After this long a script that heeds no signal is spoken of."""
 
-_PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_CONTRACT = ("FULLRANK_RUN_DIR", "FULLRANK_ATTEMPT", "FULLRANK_RESUME_FROM", "FULLRANK_STOP_FILE")
-_OUTER_LAUNCHER = frozenset((*_PLACES, *_CONTRACT, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"))
-"""What the shell may say of another launcher; the members' place is for their own environment to say."""
-
 _DRAIN_S = 0.5
 _LOOK_S = 0.1  # a rendezvous stays open for the whole training
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-
-@dataclass(frozen=True)
-class Member:
-    """One process to start; rank None: a stock launcher, which starts the ranks; folder None: it runs in this one.
-
-    is_attached: the terminal is its own, input too; then nothing of what it says is kept.
-    """
-
-    rank: int | None
-    argv: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path
-    on_terminal: bool
-    folder: Path | None = None
-    is_attached: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +67,11 @@ def run_members(
         is_script: somebody's own program: stop signals do to it what they always do, and its exit code is passed through.
         beat: called every few seconds, to show that the run lives.
         meeting_port: where rank 0, here, is to wait for the others; a word is said if it never does.
+
+    Raises:
+        ConfigError: FULLRANK_STOP_DEADLINE is no number of seconds.
     """
-    agent = _Agent(members, attempt, is_script, beat, meeting_port)
+    agent = _Agent(members, attempt, is_script, beat, meeting_port, stop_deadline_s())
     outcome = agent.run()
     if outcome.failure:
         try:
@@ -101,18 +79,6 @@ def run_members(
         except OSError as error:
             _say(f"warning: {attempt.failure} cannot be written: {error.strerror}")
     return outcome
-
-
-@dataclass
-class _Running:
-    """A started member, and how it ended."""
-
-    member: Member
-    process: subprocess.Popen[bytes]
-    log: RankLog
-    code: int | None = None
-    ended: float = 0.0
-    is_ours_to_end: bool = False  # ended by the agent, so its end is no news
 
 
 @dataclass
@@ -124,7 +90,8 @@ class _Agent:
     is_script: bool = False
     beat: Callable[[], None] | None = None
     awaited_port: int | None = None
-    running: list[_Running] = field(default_factory=list)
+    deadline_s: float | None = None
+    running: list[Running] = field(default_factory=list)
     heard: list[signal.Signals] = field(default_factory=list)
     kill_at: float | None = None
     beat_at: float | None = None
@@ -140,7 +107,8 @@ class _Agent:
         for end in (wakeup_read, wakeup_write):
             end.setblocking(False)
         self.selector.register(wakeup_read, selectors.EVENT_READ)
-        before = {number: signal.signal(number, lambda *_: None) for number in (*PASSED_ON, signal.SIGCHLD)}
+        self.heeded = heeded_signals()
+        before = {number: signal.signal(number, lambda *_: None) for number in (*self.heeded, signal.SIGCHLD)}
         previous_fd = signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
         try:
             for member in self.members:
@@ -159,24 +127,10 @@ class _Agent:
             wakeup_write.close()
 
     def _start(self, member: Member) -> None:
-        process = subprocess.Popen(
-            list(member.argv),
-            cwd=member.folder,
-            env={name: value for name, value in os.environ.items() if name not in _OUTER_LAUNCHER} | dict(member.environment),
-            stdin=None if member.is_attached else subprocess.DEVNULL,
-            stdout=None if member.is_attached else subprocess.PIPE,
-            stderr=None if member.is_attached else subprocess.STDOUT,
-            start_new_session=not member.is_attached,  # a Ctrl-C on the terminal reaches the agent alone, which passes it on once
-            preexec_fn=_child_setup(os.getpid(), ignore=member.rank is not None and not self.is_script),  # safe: the agent has no other thread
-        )
-        running = _Running(member, process, RankLog(member.log, member.on_terminal))
+        running = start_member(member, self.is_script)
         self.running.append(running)
-        if member.is_attached:
-            running.log.note("a debug run: what it said went to the terminal")
-            return
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        self.selector.register(process.stdout, selectors.EVENT_READ, running)
+        if running.process.stdout is not None:
+            self.selector.register(running.process.stdout, selectors.EVENT_READ, running)
 
     def _wait(self, wakeup: socket.socket) -> None:
         """Handles what comes next: output, a signal, the end of a process, or the deadline."""
@@ -187,7 +141,7 @@ class _Agent:
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self.selector.select(timeout):
             if key.data is None:
-                for number in set(wakeup.recv(4096)) & set(PASSED_ON):
+                for number in set(wakeup.recv(4096)) & set(self.heeded):
                     self._pass_on(signal.Signals(number))
             else:
                 self._read(key.data)
@@ -205,7 +159,7 @@ class _Agent:
             name = self.heard[0].name
             _say(f"still running {REMIND_S:.0f} s after {name}: what heeds no signal runs to its end; Ctrl-C (twice) ends it at once")
 
-    def _read(self, running: _Running) -> bool:
+    def _read(self, running: Running) -> bool:
         """Takes one portion of output; returns whether more may come."""
         pipe = running.process.stdout
         if pipe is None or pipe.closed:
@@ -236,7 +190,7 @@ class _Agent:
         """A rank without a handler is gone, and the others may wait for it in a collective."""
         return self.is_script and -code in self.heard
 
-    def _expected_codes(self, one: _Running) -> set[int]:
+    def _expected_codes(self, one: Running) -> set[int]:
         codes = {EXIT_DONE, EXIT_STOPPED, EXIT_INTERRUPTED} | {-number for number in self.heard}
         if self.is_script:
             codes = {EXIT_DONE}
@@ -254,7 +208,8 @@ class _Agent:
         """Whether somebody asked for a stop."""
         return bool(self.heard) or self.attempt.stop_file.exists()
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _pass_on(self, came: signal.Signals) -> None:
+        number = passed_on_as(came)
         if number in self.heard:
             if number == signal.SIGINT and not self._terminal_is_lent():
                 _say("ending at once; the last checkpoint stays")
@@ -264,11 +219,10 @@ class _Agent:
         if number == signal.SIGINT and self._terminal_is_lent():
             return  # it went to the process too, which is free to do with it what a debugger does
         again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
-        _say(f"{number.name}: {'passed on to the script' if self.is_script else 'finishing the step, saving, then stopping'}{again}")
+        _say(f"{came.name}: {'passed on to the script' if self.is_script else 'finishing the step, saving, then stopping'}{again}")
         self.remind_at = time.monotonic() + REMIND_S if self.is_script else None
-        deadline_s = stop_deadline_s()
-        if deadline_s is not None and self.kill_at is None:
-            self.kill_at = time.monotonic() + deadline_s
+        if self.deadline_s is not None and self.kill_at is None:
+            self.kill_at = time.monotonic() + self.deadline_s
         is_written = self._write_stop_file()
         for one in self.running:
             is_stock_launcher = one.member.rank is None and not self.is_script
@@ -277,9 +231,9 @@ class _Agent:
 
     def _write_stop_file(self) -> bool:
         """Says it in a file too: a rank that is still starting ignores signals, and must not miss this one. Returns whether it says so."""
+        if read_stop_file(self.attempt.stop_file) not in (None, "preempted"):
+            return True  # somebody has told the cause, and knows better than a signal
         try:
-            if self.attempt.stop_file.exists() and self.attempt.stop_file.read_text(encoding="utf-8").strip() != "preempted":
-                return True  # somebody has told the cause, and knows better than a signal
             write_atomic(self.attempt.stop_file, ("user" if signal.SIGINT in self.heard else "preempted") + "\n")
         except OSError as error:
             _say(f"warning: {self.attempt.stop_file} cannot be written: {error.strerror}")
@@ -332,7 +286,7 @@ class _Agent:
             if one.process.stdout:
                 one.process.stdout.close()  # what outlives its rank may still have it open
 
-    def _failure_of_exit(self, one: _Running) -> Failure | None:
+    def _failure_of_exit(self, one: Running) -> Failure | None:
         """A script's rank that was ended by the agent may have raised before, and what ended first may only have lost contact with it."""
         code = EXIT_FAILED if one.is_ours_to_end else one.code or EXIT_DONE
         failure = failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, code, one.log.last_lines, self.is_script)
@@ -355,39 +309,12 @@ def _shell_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def stop_deadline_s() -> float | None:
-    """Returns how long after a request to stop everything ends, whatever it is doing: FULLRANK_STOP_DEADLINE in seconds; None: no limit."""
-    text = os.environ.get("FULLRANK_STOP_DEADLINE", "")
-    try:
-        return float(text) if text else None
-    except ValueError:
-        _say(f"warning: FULLRANK_STOP_DEADLINE is {text!r}, not a number of seconds: no deadline")
-        return None
-
-
 def terminal_width() -> int | None:
     """Returns the columns of the terminal behind stderr; None: there is none."""
     return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
 
 
-def _child_setup(agent: int, ignore: bool) -> Callable[[], None]:
-    """Returns what a child does before exec.
-
-    A rank ignores the stop signals until its own handlers are there, so that an early one does not kill it. It dies with its
-    agent. Stock launchers get neither handlers nor ignored signals from us: they bring their own, and ignored ones would stay ignored.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
-
-    def set_up() -> None:
-        for number in PASSED_ON:
-            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != agent:
-            os._exit(EXIT_FAILED)  # the agent died before the line above
-
-    return set_up
-
-
 def _say(text: str) -> None:
     over_the_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{over_the_bar}fullrank: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"{over_the_bar}fullrank: {text}", file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from launch.config.run_dir import Cause
+from launch.config.stop_file import read_stop_file, remove_stop_file
 
 CAUSES: tuple[Cause, ...] = ("preempted", "time_limit", "user", "cancelled")
 """Why a run may be asked to stop, weakest first: what a person asked for wins over what a machine did."""
@@ -78,17 +78,13 @@ class StopRequests:
     def _look_at_stop_file(self) -> None:
         if self._stop_file is None:
             return
-        try:
-            text = self._stop_file.read_text(encoding="utf-8").strip()
-        except OSError:
-            return
-        self._heard.add(next((cause for cause in CAUSES if cause == text), "user"))
+        if cause := read_stop_file(self._stop_file):
+            self._heard.add(cause if cause in CAUSES else "user")
 
     def forget_stop_file(self) -> None:
         """Removes the stop file of an attempt that ends here. Rank 0 only."""
         if self._stop_file is not None:
-            with contextlib.suppress(OSError):
-                self._stop_file.unlink()
+            remove_stop_file(self._stop_file)
 
 
 class StopChecks:

@@ -9,20 +9,22 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import get_args
 
-from launch.agent import Member, Outcome, run_members, terminal_width
+from launch.agent import Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
 from launch.config.lock import RunLock, lock_run
 from launch.config.own_code import copy_code
 from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic, writing
+from launch.config.stop_file import read_stop_file, remove_stop_file
 from launch.failures import Failure
+from launch.members import Member
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files, render_resolved
 from launch.runs import check_resumable
+from launch.stop_signals import stop_deadline_s
 
 _SNAPSHOT_SUFFIXES = frozenset((".py", ".yaml", ".yml", ".toml", ".sh", ".sbatch", ".j2"))
 _SNAPSHOT_LARGEST_BYTES = 256 * 1024
@@ -47,9 +49,10 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
     """Makes the run directory and trains in it until the attempt ends.
 
     Raises:
-        ConfigError: the run directory exists or cannot be written.
+        ConfigError: the run directory exists or cannot be written, or FULLRANK_STOP_DEADLINE is no number.
         FullrankError: no port is free.
     """
+    stop_deadline_s()  # a mistake in it is told before anything is made
     plan = _with_free_port(plan)
     files = render_files(plan, probe)
     run = create_run_dir(plan.run.path.parent, plan.name, plan.run.path)
@@ -73,8 +76,9 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
 
     Raises:
         StateError: the run is alive, or done by now.
-        ConfigError: the run directory cannot be written.
+        ConfigError: the run directory cannot be written, or FULLRANK_STOP_DEADLINE is no number.
     """
+    stop_deadline_s()
     plan = _with_free_port(plan)
     with ExitStack() as held:
         with writing(plan.run):
@@ -159,7 +163,7 @@ def _train(plan: LaunchPlan, lock: RunLock) -> Ended:
     if outcome.failure:
         changes["message"] = _headline(outcome.failure)
     _write_end(plan.run, **changes)
-    plan.attempt.stop_file.unlink(missing_ok=True)  # it was for this attempt
+    remove_stop_file(plan.attempt.stop_file)  # it was for this attempt
     return Ended(plan, outcome, state, was_told=state == told.get("state") == "stopped")
 
 
@@ -223,8 +227,8 @@ def _script_state(plan: ScriptPlan, outcome: Outcome) -> State:
 
 def _cause(plan: LaunchPlan, outcome: Outcome) -> Cause:
     for path in (plan.attempt.agreed_stop, plan.attempt.stop_file):
-        if path.is_file() and (said := path.read_text(encoding="utf-8").strip()) in get_args(Cause):
-            return said  # type: ignore[return-value]
+        if said := read_stop_file(path):
+            return said
     return "user" if outcome.exit_code == EXIT_INTERRUPTED or signal.SIGINT in outcome.heard else "preempted"
 
 

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.agent import Member, Outcome, run_members, stop_deadline_s
+from launch.agent import Outcome, run_members
+from launch.config.errors import ConfigError
 from launch.config.run_dir import Attempt, read_json
+from launch.members import Member
+from launch.stop_signals import stop_deadline_s
 
 RANK = "import json, os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
 REPORT = """
@@ -218,7 +221,8 @@ def test_ranks_die_with_an_agent_that_is_killed(attempt):
 _AGENT = """
 import sys
 from pathlib import Path
-from launch.agent import Member, run_members
+from launch.agent import run_members
+from launch.members import Member
 from launch.config.run_dir import Attempt
 attempt = Attempt(Path(sys.argv[1]))
 body = f"import os, time; open({str(attempt.path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
@@ -272,10 +276,43 @@ def test_deadline_ends_what_does_not_stop_as_stopped(attempt, monkeypatch, capfd
     assert "the deadline has passed: ending at once; the last checkpoint stays" in capfd.readouterr().err
 
 
-def test_deadline_that_is_no_number_is_said_and_is_none(monkeypatch, capfd):
-    monkeypatch.setenv("FULLRANK_STOP_DEADLINE", "soon")
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_deadline_that_is_no_number_is_refused_before_anything_starts(attempt, monkeypatch, text):
+    monkeypatch.setenv("FULLRANK_STOP_DEADLINE", text)
+    with pytest.raises(ConfigError, match=f"FULLRANK_STOP_DEADLINE: '{text}' is no number of seconds"):
+        run(attempt, "pass", world_size=1)
+    assert not attempt.rank_log(0).exists()
+
+
+def test_no_deadline_is_none(monkeypatch):
+    monkeypatch.setenv("FULLRANK_STOP_DEADLINE", "")
     assert stop_deadline_s() is None
-    assert "FULLRANK_STOP_DEADLINE is 'soon', not a number of seconds" in capfd.readouterr().err
+
+
+def test_hangup_is_a_warned_stop_that_the_ranks_hear_as_sigterm(attempt, capfd):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+    body = "signal.signal(signal.SIGTERM, lambda *_: (print('TERM', open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\ntime.sleep(30)"
+    outcome = run(attempt, body, world_size=1)
+    assert (outcome.exit_code, outcome.failure) == (75, None)
+    assert attempt.rank_log(0).read_text() == "TERM preempted\n\n"
+    assert "SIGHUP: finishing the step, saving, then stopping" in capfd.readouterr().err
+
+
+def test_hangup_under_nohup_is_ignored(attempt):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = run(attempt, "os.kill(os.getppid(), signal.SIGHUP)\ntime.sleep(0.3)", world_size=1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome == Outcome(0, (0,))
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff\xfe stop")], ids=["folder", "no text"])
+def test_stop_file_of_any_kind_is_no_hindrance_to_a_signal(attempt, make, capfd):
+    make(attempt.stop_file)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    outcome = run(attempt, "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\ntime.sleep(30)", world_size=1)
+    assert (outcome.exit_code, outcome.failure) == (130, None)
 
 
 def test_agent_shows_that_it_lives(attempt):
