@@ -40,14 +40,14 @@ class DeepSpeed:
     Args:
         config: DeepSpeed's own keys.
         where: the JSON file, or the YAML file whose deepspeed_config was translated into `config`.
-        lines: dotted key of `config` -> `file:line` or `file:key`, for errors.
+        places: dotted key of `config` -> (`file:line`, the key there), where it was translated from another file's keys.
         zero3_init: build the model sharded from the start (stage 3); None: yes.
         multinode_launcher: `standard` (a launcher a node, as Slurm and torchrun do); the others need DeepSpeed's own ssh or pdsh.
     """
 
     config: Mapping[str, Any]
     where: str
-    lines: Mapping[str, str]
+    places: Mapping[str, tuple[str, str]]
     zero3_init: bool | None = None
     multinode_launcher: str | None = None
 
@@ -73,11 +73,12 @@ class DeepSpeed:
         zero: Mapping[str, Any] = self.config.get("zero_optimization") or {}
         return zero
 
-    def place(self, key: str) -> str:
-        """Returns where a dotted key was written, or the file."""
-        while key and key not in self.lines:
-            key = key.rpartition(".")[0]
-        return self.lines.get(key, self.where)
+    def place(self, key: str) -> tuple[str, str]:
+        """Returns the place where a dotted key was written, or the block around it, and the name that it has there."""
+        around = key
+        while around and around not in self.places:
+            around = around.rpartition(".")[0]
+        return self.places.get(around, (self.where, key))
 
 
 def _device(block: Any) -> Offload | None:
