@@ -178,6 +178,9 @@ def parse_strategy(document: Document) -> Strategy:
     for key, owner in (("deepspeed_config", "deepspeed"), ("fsdp_config", "fsdp2")):
         if values.get(key) and engine != owner:
             problem(key, f"does not belong to distributed_type {kind!r}", fix=f"delete {key}, or choose the distributed_type it is for")
+    if engine in ("fsdp2", "deepspeed") and values.get("use_cpu"):
+        what = f"with it `accelerate launch` leaves {kind} out and says nothing"
+        problem("use_cpu", what, fix='gpu_ids: "-1" (once a process: "-1,-1"), which hides the GPUs; without a GPU leave both out')
     counts = {key: _count(key, values, problem) for key in ("num_processes", "num_machines", "main_process_port")}
     num_nodes, total = counts["num_machines"], counts["num_processes"]
     if total and total % (num_nodes or 1):
