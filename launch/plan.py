@@ -134,7 +134,7 @@ def plan_processes(
         attempt=run.attempt(options.attempt),
         launcher=options.launcher,
         mode=options.mode,
-        engine="ddp" if nodes * processes > 1 else "single",
+        engine=_engine(strategy, nodes * processes),
         device=device,
         precision=precision.precision,
         nodes=nodes,
@@ -155,6 +155,13 @@ def _refuse_several(nodes: int, options: Options, strategy: Strategy) -> None:
         raise ConfigError(Problem(f"--debug is for one process, and {nodes * several} are asked for", where, fix="--processes-per-node 1"))
     if options.launcher != "direct":
         raise ConfigError(Problem(f"--debug gives the process the terminal, which {options.launcher} does not", fix="--launcher direct"))
+
+
+def _engine(strategy: Strategy, world_size: int) -> Engine:
+    """A strategy that shards does so with one process too: it may offload."""
+    if strategy.engine in ("fsdp2", "deepspeed"):
+        return strategy.engine
+    return "ddp" if world_size > 1 else "single"
 
 
 def _wants_gpus(strategy: Strategy, probe: Probe) -> bool:

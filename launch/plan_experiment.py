@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from launch.config.changes import Change
+from launch.config.deepspeed import DeepSpeedFacts, resolve_deepspeed
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, Origin, flatten
@@ -22,6 +24,7 @@ class ExperimentPlan(LaunchPlan):
 
     Args:
         experiment: resolved, with local sources as absolute paths.
+        deepspeed: DeepSpeed's configuration, every "auto" of it a number; None under the other engines.
         optimizer_steps: of the whole training; None where `optimizer_steps_reason` says why.
         forced_changes: what differs from the run's earlier attempts and makes it another training, as a person wanted it.
     """
@@ -32,6 +35,7 @@ class ExperimentPlan(LaunchPlan):
     optimizer_steps: int | None
     optimizer_steps_reason: str | None
     forced_changes: tuple[Change, ...] = ()
+    deepspeed: dict[str, Any] | None = None
 
 
 def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe, options: Options) -> ExperimentPlan:
@@ -54,6 +58,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
+    deepspeed = _deepspeed(strategy, DeepSpeedFacts(experiment, batches, launch.precision))
     warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe), *_batch_norm_warnings(experiment, probe, batches))
     return ExperimentPlan(
         **(vars(launch) | {"warnings": warnings, "values": values | derived}),
@@ -62,6 +67,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         batches=batches,
         optimizer_steps=steps,
         optimizer_steps_reason=steps_reason,
+        deepspeed=deepspeed,
     )
 
 
@@ -91,6 +97,10 @@ def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: Ba
     if samples.num_samples == 0:
         raise ConfigError(Problem("the train split is empty", experiment.data.source, "data.splits.train"))
     return total_steps(duration, samples.num_samples, batches.global_batch_size), None
+
+
+def _deepspeed(strategy: Strategy, facts: DeepSpeedFacts) -> dict[str, Any] | None:
+    return resolve_deepspeed(strategy.deepspeed, facts) if strategy.deepspeed else None
 
 
 def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic) -> Origin:

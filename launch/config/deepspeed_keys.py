@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_OFFLOAD: dict[str, Any] = {"device": "none", "nvme_path": None, "buffer_count": 4, "pin_memory": False}
+_OFFLOAD: dict[str, Any] = {"device": "none", "nvme_path": None, "buffer_count": 4, "pin_memory": True}
 
 HONOURED: dict[str, Any] = {
     "train_batch_size": None,
