@@ -9,6 +9,7 @@ from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
+from launch.precision import FP8_PACKAGES
 from launch.probe import TRAINING_PACKAGES, ExperimentProbe, Probe
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
@@ -92,6 +93,25 @@ def check_launcher(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return [Problem(f"{package} is not installed in {probe.machine.python}", key="--launcher", fix=f"pip install {package}, or --launcher direct")]
 
 
+def check_engine(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    """What the engine imports is there."""
+    problems = []
+    if plan.engine == "deepspeed" and plan.launcher != "deepspeed" and "deepspeed" not in probe.versions:
+        what = f"the strategy {plan.strategy.name} needs DeepSpeed, which is not installed in {probe.machine.python}"
+        problems.append(Problem(what, plan.strategy.where, fix="pip install 'fullrank[deepspeed]', or --strategy fsdp2"))
+    if plan.precision == "fp8" and not any(name in probe.versions for name in FP8_PACKAGES):
+        what = f"fp8 needs {' or '.join(FP8_PACKAGES)}, and neither is installed in {probe.machine.python}"
+        problems.append(Problem(what, key="train.precision", fix="pip install torchao, or train.precision=bf16"))
+    return problems
+
+
+def check_offload(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    """Offloading from a CPU to a CPU would only look as if it did something."""
+    if plan.device != "cpu" or plan.strategy.fsdp is None or not plan.strategy.fsdp.offload:
+        return []
+    return [Problem("fsdp_offload_params has no effect on a CPU: everything is in host memory already", plan.strategy.where, fix="--strategy fsdp2")]
+
+
 def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
 
@@ -168,6 +188,7 @@ def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
 
 INPUT_CHECKS: dict[str, Check] = {
     "devices": check_devices,
+    "offload": check_offload,
     "run_dir": check_run_dir,
 }
 """What the person asked for cannot be done: exit code 2."""
@@ -180,6 +201,7 @@ EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
 MACHINE_CHECKS: dict[str, Check] = {
     "nodes": check_nodes,
     "launcher": check_launcher,
+    "engine": check_engine,
 }
 """This machine lacks something that the plan needs: exit code 3."""
 

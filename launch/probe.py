@@ -16,6 +16,7 @@ from launch.config.experiment import Experiment
 from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
+from launch.gpus import Gpu, probe_gpus
 from launch.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
@@ -27,6 +28,8 @@ REPORTED_PACKAGES = (
     "datasets",
     "tokenizers",
     "safetensors",
+    "torchao",
+    "transformer-engine",
     "torchmetrics",
     "wandb",
     "numpy",
@@ -49,6 +52,7 @@ class Machine:
 
     Args:
         num_threads: OMP_NUM_THREADS, if the person set it.
+        gpus: what is known of the GPUs; empty where nobody could be asked.
     """
 
     host: str
@@ -58,6 +62,7 @@ class Machine:
     num_threads: int | None
     python: str
     python_version: str
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,15 +155,16 @@ def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
 
 def probe_machine() -> Machine:
     """Returns this computer's cores (those this process may use), GPUs and memory."""
-    threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads, num_gpus = os.environ.get("OMP_NUM_THREADS", ""), count_gpus()
     return Machine(
         host=socket.gethostname(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        num_gpus=count_gpus(),
+        num_gpus=num_gpus,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else None,
         num_threads=int(threads) if threads.isdigit() and int(threads) > 0 else None,
         python=sys.executable,
         python_version=sys.version.split()[0],
+        gpus=probe_gpus(num_gpus),
     )
 
 

@@ -129,6 +129,9 @@ def find_strategy(environment: Mapping[str, str]) -> Strategy | None:
         ConfigError: as parse_strategy; the place is the variables' common beginning.
     """
     values: dict[str, Any] = {}
+    told = [name for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED") if environment.get(name, "").lower() in _TRUE]
+    if len(told) > 1:
+        raise ConfigError(Problem(f"{' and '.join(told)} are both set: two strategies at once", fix=f"unset {told[0]}, or {told[1]}"))
     if environment.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE:
         block = {key: parse_scalar(environment[name]) for name, key in _FSDP_VARIABLES.items() if environment.get(name) not in (None, "None")}
         values = {"distributed_type": "FSDP", "fsdp_config": block}
