@@ -28,6 +28,7 @@ class Options:
     Args:
         run_path: the run directory.
         attempt: number of the attempt that will be started in it.
+        micro_batch_size: what an earlier attempt of the run decided; counts where the experiment says null.
     """
 
     run_path: Path
@@ -36,6 +37,7 @@ class Options:
     processes_per_node: int | None = None
     launcher: Launcher = "direct"
     mode: Mode = PLAIN
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)

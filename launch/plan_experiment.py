@@ -14,6 +14,7 @@ from launch.config.modes import check_steps
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
 from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
+from launch.memory_plan import MemoryPlan, fitting_micro_batch, plan_memory
 from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
 from launch.probe import ExperimentProbe
 
@@ -25,6 +26,7 @@ class ExperimentPlan(LaunchPlan):
     Args:
         experiment: resolved, with local sources as absolute paths.
         deepspeed: DeepSpeed's configuration, every "auto" of it a number; None under the other engines.
+        memory: what a rank holds, and what it may.
         optimizer_steps: of the whole training; None where `optimizer_steps_reason` says why.
         forced_changes: what differs from the run's earlier attempts and makes it another training, as a person wanted it.
     """
@@ -34,6 +36,7 @@ class ExperimentPlan(LaunchPlan):
     batches: BatchArithmetic
     optimizer_steps: int | None
     optimizer_steps_reason: str | None
+    memory: MemoryPlan
     forced_changes: tuple[Change, ...] = ()
     deepspeed: dict[str, Any] | None = None
 
@@ -48,13 +51,15 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
     _refuse_sync_without_gpus(loaded, strategy, probe)
     asked = loaded.experiment.train.precision
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
-    batches = _batches(loaded, launch.world_size)
+    decided = _decided_micro_batch(experiment, launch, probe, options)
+    batches = _batches(loaded, launch.world_size, decided)
+    memory = plan_memory(experiment, launch, probe.machine, probe.size, batches.micro_batch_size)
     steps, steps_reason = _optimizer_steps(experiment, probe, batches)
     if options.mode.profiled_steps and steps is not None:
         check_steps(options.mode.profiled_steps, steps)
     values = {key: Value(value, loaded.origins.get(key, Origin("default"))) for key, value in flatten(dump_experiment(experiment)).items()}
     derived = {("train.precision" if key == "precision" else key): value for key, value in launch.values.items()} | {
-        "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches)),
+        "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches, decided, options)),
         "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
@@ -67,6 +72,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         batches=batches,
         optimizer_steps=steps,
         optimizer_steps_reason=steps_reason,
+        memory=memory,
         deepspeed=deepspeed,
     )
 
@@ -79,11 +85,19 @@ def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Ex
     return experiment.model_copy(update={"model": model, "data": data})
 
 
-def _batches(loaded: LoadedExperiment, world_size: int) -> BatchArithmetic:
+def _decided_micro_batch(experiment: Experiment, launch: LaunchPlan, probe: ExperimentProbe, options: Options) -> int | None:
+    """Returns what counts where the experiment says null: an earlier attempt's number as long as it divides a process's share, else what fits."""
+    global_batch_size, earlier = experiment.train.global_batch_size, options.micro_batch_size
+    if earlier and global_batch_size % (earlier * launch.world_size) == 0:
+        return earlier
+    return fitting_micro_batch(experiment, launch, probe.machine, probe.size)
+
+
+def _batches(loaded: LoadedExperiment, world_size: int, decided: int | None) -> BatchArithmetic:
     """The arithmetic, its problems placed where the numbers were set."""
     train = loaded.experiment.train
     try:
-        return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size)
+        return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size or decided)
     except ConfigError as error:
         raise ConfigError(*(loaded.problem(p.key or "", p.what, p.allowed, p.fix) for p in error.problems)) from error
 
@@ -103,9 +117,11 @@ def _deepspeed(strategy: Strategy, facts: DeepSpeedFacts) -> dict[str, Any] | No
     return resolve_deepspeed(strategy.deepspeed, facts) if strategy.deepspeed else None
 
 
-def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic) -> Origin:
+def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic, decided: int | None, options: Options) -> Origin:
     if loaded.experiment.train.micro_batch_size is not None:
         return loaded.origins["train.micro_batch_size"]
+    if decided is not None:
+        return Origin("derived", "an earlier attempt" if decided == options.micro_batch_size else "the largest that fits, by the memory estimate")
     return Origin("derived", f"{batches.global_batch_size} samples / {batches.world_size} process{'es' if batches.world_size > 1 else ''}")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
+from launch.memory_plan import fitting_micro_batch
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.precision import FP8_PACKAGES
@@ -180,6 +181,21 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return []
 
 
+def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    """What a rank will hold fits into its device, as far as both are known."""
+    memory, budget = plan.memory.memory, plan.memory.budget
+    if not plan.memory.is_too_large or memory is None or budget is None:
+        return []
+    fitting = fitting_micro_batch(plan.experiment, plan, probe.machine, probe.size)
+    fixes = [f"--strategy {name}" for name in plan.memory.strategies[:1] if name != plan.strategy.name]
+    if fitting and fitting < plan.batches.micro_batch_size:
+        fixes.insert(0, f"train.micro_batch_size={fitting}")
+    if memory.activations and not plan.experiment.model.gradient_checkpointing:
+        fixes.append("model.gradient_checkpointing=true")
+    what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
+    return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes) or "more processes, or a smaller model")]
+
+
 def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if plan.experiment.tracking.wandb.mode != "online" or probe.is_wandb_logged_in:
         return []
@@ -208,6 +224,7 @@ MACHINE_CHECKS: dict[str, Check] = {
 EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "packages": check_packages,
     "hub": check_hub,
+    "memory": check_memory,
     "wandb": check_wandb,
 }
 

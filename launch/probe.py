@@ -17,6 +17,8 @@ from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_re
 from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.gpus import Gpu, probe_gpus
+from launch.model_files import probe_model_size
+from launch.model_size import ModelSize, UnknownSize
 from launch.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
@@ -110,6 +112,7 @@ class ExperimentProbe(Probe):
         hub_cached: keys of the experiment whose hub name is in the local hub cache, or prepared.
         unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
+        size: of the model, by its files.
         weights: what model.weights names.
     """
 
@@ -121,6 +124,7 @@ class ExperimentProbe(Probe):
     hub_cached: frozenset[str]
     unreachable_hub: str | None
     is_wandb_logged_in: bool
+    size: ModelSize | UnknownSize
     weights: Source | None = None
 
 
@@ -150,6 +154,7 @@ def probe_experiment(experiment: Experiment, run_path: Path) -> ExperimentProbe:
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),
         is_wandb_logged_in=is_wandb_logged_in(),
         weights=_weights(experiment),
+        size=probe_model_size(experiment, model),
     )
 
 

@@ -13,6 +13,7 @@ from launch.config.changes import ACCEPTED_VARIABLE
 from launch.config.experiment import dump_experiment
 from launch.config.modes import PLAIN
 from launch.config.resolve import resolve_batches
+from launch.memory_plan import describe_memory
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
@@ -192,6 +193,7 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
             "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
             "optimizer_steps": plan.optimizer_steps,
             "optimizer_steps_reason": plan.optimizer_steps_reason,
+            "memory": describe_memory(plan.memory),
             **({"forced_changes": [vars(change) for change in plan.forced_changes]} if plan.forced_changes else {}),
         }
     if isinstance(plan, ScriptPlan):
