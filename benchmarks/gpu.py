@@ -120,10 +120,14 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 class Clock:
-    """Counts steps and time after a warm-up; waits for the GPU at both ends only."""
+    """Counts steps and time after a warm-up; waits for the GPU at both ends only.
 
-    def __init__(self, seconds: float, batch_size: int, warm_up: int = 10) -> None:
-        self.seconds, self.batch_size, self.warm_up = seconds, batch_size, warm_up
+    Args:
+        num_steps: where several ranks must end after the same step, instead of `seconds`.
+    """
+
+    def __init__(self, seconds: float, batch_size: int, warm_up: int = 10, num_steps: int | None = None) -> None:
+        self.seconds, self.batch_size, self.warm_up, self.num_steps = seconds, batch_size, warm_up, num_steps
         self.seen = self.steps = 0
         self.rate = 0.0
 
@@ -133,12 +137,17 @@ class Clock:
         if self.seen == self.warm_up:
             _wait_for_gpu()
             self._started = time.perf_counter()
-        if self.seen <= self.warm_up or time.perf_counter() - self._started < self.seconds:
+        if self.seen <= self.warm_up or not self._has_enough():
             return False
         _wait_for_gpu()
         self.steps = self.seen - self.warm_up
         self.rate = self.steps * self.batch_size / (time.perf_counter() - self._started)
         return True
+
+    def _has_enough(self) -> bool:
+        if self.num_steps is not None:
+            return self.seen - self.warm_up >= self.num_steps
+        return time.perf_counter() - self._started >= self.seconds
 
 
 class Samples:
@@ -187,6 +196,8 @@ def train_plain(model: Any, samples: Samples, work: Work, clock: Clock) -> float
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
+    if torch.distributed.is_initialized():
+        model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=device.type == "cuda")
     loader = torch.utils.data.DataLoader(samples, work.batch_size, num_workers=NUM_WORKERS, collate_fn=collate, pin_memory=device.type == "cuda")
     for batch in loader:
@@ -230,13 +241,14 @@ def train_stock(model: Any, samples: Samples, work: Work, clock: Clock) -> float
     return float(next((record["loss"] for record in reversed(trainer.state.log_history) if "loss" in record), 0.0))
 
 
-def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock) -> float:
-    """Trains with fullrank's engine, loader and step, as `fullrank run` drives them; returns the last loss."""
+def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strategy_file: str | None = None) -> float:
+    """Trains with fullrank's engine, loader and step, as `fullrank run` drives them; returns the last loss. Every rank must call this."""
     sys.path.insert(0, str(ROOT))
     import torch
 
     from launch.config.experiment import Experiment
     from launch.config.resolve import BatchArithmetic
+    from launch.config.strategy import load_strategy
     from trainers.engines import build_engine
     from trainers.hardware import choose_precision
     from trainers.loader import build_step_loader
@@ -244,20 +256,22 @@ def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock) -> fl
     from trainers.optimizers import build_optimizer, build_schedule
     from trainers.sampler import RankSteps
     from trainers.stopping import StopRequests
-    from trainers.world import World
+    from trainers.world import read_world
 
+    world, precision = read_world(), "bf16" if torch.cuda.is_available() else "fp32"
     experiment = Experiment.model_validate(
         {
             "name": "gpu",
             "model": {"class": "none:None"},
             "task": {"kind": "own", "file": "none.py"},
             "data": {"source": "none"},
-            "train": {"duration": "100000 steps", "global_batch_size": work.batch_size, "precision": "bf16" if torch.cuda.is_available() else "fp32"},
+            "train": {"duration": "100000 steps", "global_batch_size": work.batch_size * world.world_size, "precision": precision},
             "optimizer": {"lr": LR},
         }
     )
-    arithmetic = BatchArithmetic(work.batch_size, work.batch_size, 1, 1)
-    engine = build_engine(World(), None, choose_precision(experiment.train.precision, None), experiment, arithmetic)
+    arithmetic = BatchArithmetic(work.batch_size * world.world_size, work.batch_size, 1, world.world_size)
+    strategy = load_strategy(strategy_file) if strategy_file else None
+    engine = build_engine(world, strategy, choose_precision(experiment.train.precision, strategy), experiment, arithmetic)
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     model.train()
     training: Any = SimpleNamespace(
@@ -271,7 +285,7 @@ def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock) -> fl
         throughput=Throughput(),
         progress=SimpleNamespace(step=0),
     )
-    steps = RankSteps(10**6, arithmetic, rank=0, seed=0, first_step=0, total_steps=10**5, lengths=None)
+    steps = RankSteps(10**5, arithmetic, rank=world.rank, seed=0, first_step=0, total_steps=10**5, lengths=None)
     result: Any = None
     for batches in build_step_loader(samples, collate, steps, NUM_WORKERS, pin_memory=engine.device.type == "cuda"):
         result = train_step(training, batches)
