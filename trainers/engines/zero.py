@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.engines.fsdp2 import without_weights
-from trainers.engines.zero_state import ZeroState
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import OptimizerState
 from trainers.world import World
+
+if TYPE_CHECKING:
+    from trainers.engines.zero_state import ZeroState
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_COLLECTIVES = "deepspeed_shm_comm"
@@ -63,7 +65,9 @@ class ZeroEngine(Engine):
         Raises:
             RuntimeError: DeepSpeed did something else than the strategy says.
         """
-        deepspeed = _load_deepspeed(self.world, self.backend(self.device.type))
+        deepspeed = _load_deepspeed(self.world, self.device.type, self.backend(self.device.type))
+        from trainers.engines.zero_state import ZeroState
+
         self._skeleton = without_weights(model)
         optimizer = build_optimizer(model)
         if self.precision in _DTYPES:
@@ -161,12 +165,15 @@ class ZeroEngine(Engine):
             raise RuntimeError("the optimizer's state was to be offloaded, and is on the device")
 
 
-def _load_deepspeed(world: World, backend: str) -> Any:
+def _load_deepspeed(world: World, device: str, backend: str) -> Any:
     """Returns DeepSpeed, joined to the process group that is there."""
-    place = {"RANK": world.rank, "WORLD_SIZE": world.world_size, "LOCAL_RANK": world.local_rank}
+    place = {"RANK": world.rank, "WORLD_SIZE": world.world_size, "LOCAL_RANK": world.local_rank, "DS_ACCELERATOR": device}
     os.environ.update({name: str(value) for name, value in place.items()})  # it reads them again
-    import deepspeed
-
+    try:
+        import deepspeed
+    except ImportError as error:
+        fix = "pip install 'fullrank[deepspeed]'"
+        raise ConfigError(Problem(f"DeepSpeed cannot be imported: {error}", fix=fix)) from error
     deepspeed.utils.logger.setLevel("WARNING")
     deepspeed.ops.__compatible_ops__[_CPU_COLLECTIVES] = False
     deepspeed.init_distributed(dist_backend=backend)

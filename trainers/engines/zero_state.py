@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.runtime.zero import GatheredParameters
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
 )
-from deepspeed.zero import GatheredParameters
 from torch import Tensor, nn
 
 from trainers.named_state import OptimizerState, group_options
