@@ -46,9 +46,14 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class UnknownSize:
-    """Why nobody can say how large a model is."""
+    """Why nobody can say how large a model is.
+
+    Args:
+        is_countable: torch could count it.
+    """
 
     reason: str
+    is_countable: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,16 @@ def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequenc
         return UnknownSize(f"{folder} has no readable config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
-        return UnknownSize(f"no formula for models of the type {config.get('model_type')!r}")
+        return UnknownSize(f"no formula for models of the type {config.get('model_type')!r}", is_countable=True)
     transformer = read_transformer(config, family)
     if transformer is None:
-        return UnknownSize(f"{folder / 'config.json'} lacks one of {', '.join(family.names)}")
+        return UnknownSize(f"{folder / 'config.json'} lacks one of {', '.join(family.names)}", is_countable=True)
     head = count_head(transformer.hidden_size, num_labels or len(config.get("id2label") or ()) or 2, family)
     counts = read_counts(folder)
     if counts is None:
         total = count_from_config(config, transformer, family) + head
         if frozen:
-            return UnknownSize("what is frozen cannot be counted without the names in a .safetensors file")
+            return UnknownSize("what is frozen cannot be counted without the names in a .safetensors file", is_countable=True)
         layer = count_layer(transformer)
         outside = total - layer * transformer.num_layers
         return ModelSize(total, total, layer, outside, transformer, f"the formula for {config['model_type']} and {folder / 'config.json'}")

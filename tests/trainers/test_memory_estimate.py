@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -72,3 +74,12 @@ def test_the_table_of_torchvisions_sizes_is_right(name):
     with torch.device("meta"):
         network = get_model(name, weights=None, num_classes=10)
     assert torchvision_size(name, 10, ()).parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_a_model_without_a_formula_is_counted_on_the_meta_device(bert, tmp_path, capsys):
+    from trainers.parameter_counts import main
+
+    bert.save_pretrained(tmp_path)
+    main(["transformers", str(tmp_path), "--num-labels", "3"])
+    counts = json.loads(capsys.readouterr().out)
+    assert sum(counts.values()) == read_model_size(tmp_path, num_labels=3).parameters
