@@ -33,7 +33,7 @@ class Memory:
 
     Args:
         optimizer: the optimizer's state, and DeepSpeed's fp32 copy of the weights.
-        gathered: whole weights of the layers at work, where weights are sharded; the half-precision copies of autocast.
+        gathered: whole weights of the layers at work, where weights are sharded; the half-precision copies of autocast; DeepSpeed's bucket.
         activations: of one micro-batch; None: unknown for this kind of model.
         on_host: bytes that offloading keeps in host memory instead.
     """
@@ -82,6 +82,8 @@ def _under_deepspeed(size: ModelSize, layout: Layout, deepspeed: DeepSpeed, stat
     gradients = _share(word * size.trained, world if stage >= 2 else 1)
     moments = _share((state + 4) * size.trained, world if stage >= 1 else 1) if stage or word == 2 else state * size.trained
     gathered = min(size.outside_layers + 2 * size.largest_layer, size.parameters) * word if stage == 3 else 0
+    bucket = deepspeed.zero.get("reduce_bucket_size")
+    gathered += word * min(bucket if isinstance(bucket, int) else size.parameters, size.parameters)
     host = 0
     if deepspeed.offload_optimizer:
         host, moments = host + moments + gradients, 0

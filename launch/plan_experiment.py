@@ -15,6 +15,7 @@ from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, tot
 from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
 from launch.memory_plan import MemoryPlan, fitting_micro_batch, plan_memory
+from launch.model_size import ModelSize
 from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
 from launch.probe import ExperimentProbe
 
@@ -63,7 +64,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
-    deepspeed = _deepspeed(strategy, DeepSpeedFacts(experiment, batches, launch.precision))
+    deepspeed = _deepspeed(strategy, experiment, batches, launch, probe)
     warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe), *_batch_norm_warnings(experiment, probe, batches))
     return ExperimentPlan(
         **(vars(launch) | {"warnings": warnings, "values": values | derived}),
@@ -113,8 +114,16 @@ def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: Ba
     return total_steps(duration, samples.num_samples, batches.global_batch_size), None
 
 
-def _deepspeed(strategy: Strategy, facts: DeepSpeedFacts) -> dict[str, Any] | None:
-    return resolve_deepspeed(strategy.deepspeed, facts) if strategy.deepspeed else None
+def _deepspeed(
+    strategy: Strategy, experiment: Experiment, batches: BatchArithmetic, launch: LaunchPlan, probe: ExperimentProbe
+) -> dict[str, Any] | None:
+    if strategy.deepspeed is None:
+        return None
+    size = probe.size if isinstance(probe.size, ModelSize) else None
+    hidden_size = size.transformer.hidden_size if size and size.transformer else None
+    return resolve_deepspeed(
+        strategy.deepspeed, DeepSpeedFacts(experiment, batches, launch.precision, hidden_size, size.parameters if size else None)
+    )
 
 
 def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic, decided: int | None, options: Options) -> Origin:

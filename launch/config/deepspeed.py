@@ -20,13 +20,15 @@ class DeepSpeedFacts:
     """What is decided elsewhere and a DeepSpeed file may not contradict.
 
     Args:
-        hidden_size: width of the model, which ZeRO-3's bucket sizes follow; None: unknown, DeepSpeed's own defaults are written.
+        hidden_size: width of the model, which "auto" bucket sizes follow; None: unknown, DeepSpeed's own defaults are written.
+        num_parameters: of the model: buckets that nobody set need not be larger; None: unknown.
     """
 
     experiment: Experiment
     batches: BatchArithmetic
     precision: Precision
     hidden_size: int | None = None
+    num_parameters: int | None = None
 
 
 def read_deepspeed(path: Path) -> DeepSpeed:
@@ -77,15 +79,21 @@ def resolve_deepspeed(deepspeed: DeepSpeed, facts: DeepSpeedFacts) -> dict[str, 
     decided = _decided(facts)
     problems = [problem for key, (value, says) in decided.items() for problem in _disagreement(deepspeed, key, value, says)]
     problems += _optimizer_problems(deepspeed, facts.experiment)
+    if deepspeed.stage == 0:
+        where, key = deepspeed.place("zero_optimization.stage")
+        what = "stage 0 divides nothing, and DeepSpeed reports no norm of its gradients"
+        problems.append(Problem(what, where, key, allowed="1, 2, 3", fix="--strategy ddp, which does the same"))
     if problems:
         raise ConfigError(*problems)
     config = _without_auto({key: value for key, value in deepspeed.config.items() if key != "optimizer"}, HONOURED, "", facts.hidden_size)
     for key, (value, _) in decided.items():
         block, _, name = key.rpartition(".")
         (config.setdefault(block, {}) if block else config)[name] = value
+    zero = config.setdefault("zero_optimization", {})
+    for name in ("reduce_bucket_size", "allgather_bucket_size") if facts.num_parameters else ():
+        zero.setdefault(name, min(HONOURED["zero_optimization"][name], facts.num_parameters))
     for name in ("steps_per_print", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"):
         config.setdefault(name, HONOURED[name])
-    config.setdefault("zero_optimization", {}).setdefault("stage", 0)
     return {name: config[name] for name in HONOURED if name in config}
 
 

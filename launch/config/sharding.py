@@ -54,22 +54,23 @@ class DeepSpeed:
     @property
     def stage(self) -> ZeroStage:
         """ZeRO's stage: 1 shards optimizer state, 2 gradients too, 3 parameters too."""
-        stage = self._zero.get("stage", 0)
+        stage = self.zero.get("stage", 0)
         assert stage in (0, 1, 2, 3), stage  # checked when it was read
         return stage  # type: ignore[no-any-return]
 
     @property
     def offload_optimizer(self) -> Offload | None:
         """Where a rank's optimizer state lives, None: on its device."""
-        return _device(self._zero.get("offload_optimizer"))
+        return _device(self.zero.get("offload_optimizer"))
 
     @property
     def offload_param(self) -> Offload | None:
         """Where a rank's parameters live (stage 3), None: on its device."""
-        return _device(self._zero.get("offload_param"))
+        return _device(self.zero.get("offload_param"))
 
     @property
-    def _zero(self) -> Mapping[str, Any]:
+    def zero(self) -> Mapping[str, Any]:
+        """The block zero_optimization, empty where there is none."""
         zero: Mapping[str, Any] = self.config.get("zero_optimization") or {}
         return zero
 

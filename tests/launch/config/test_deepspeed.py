@@ -107,6 +107,11 @@ def test_the_widths_that_nobody_knows_are_deepspeeds_defaults(tmp_path, facts):
     assert (zero["reduce_bucket_size"], zero["stage3_prefetch_bucket_size"], zero["stage3_param_persistence_threshold"]) == (5e8, 5e7, 1e5)
 
 
+def test_buckets_that_nobody_set_are_no_larger_than_the_model(facts):
+    zero = resolve_deepspeed(load_strategy("zero2").deepspeed, DeepSpeedFacts(facts.experiment, facts.batches, "bf16", num_parameters=22_000_000))
+    assert (zero["zero_optimization"]["reduce_bucket_size"], zero["zero_optimization"]["allgather_bucket_size"]) == (22_000_000, 22_000_000)
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
@@ -122,13 +127,18 @@ def test_the_widths_that_nobody_knows_are_deepspeeds_defaults(tmp_path, facts):
     ],
 )
 def test_what_the_experiment_says_otherwise_names_both_places(tmp_path, facts, config, problem):
-    (found,) = problems(tmp_path, config, facts)
+    (found,) = problems(tmp_path, config | {"zero_optimization": {"stage": 2}}, facts)
     assert problem in found
+
+
+def test_stage_0_divides_nothing_and_is_refused(tmp_path, facts):
+    (found,) = problems(tmp_path, {"zero_optimization": {"stage": 0}}, facts)
+    assert found.startswith("ds.json: zero_optimization.stage: stage 0 divides nothing")
 
 
 def test_equal_numbers_are_no_contradiction(tmp_path, facts):
     adam = {"type": "Adam", "params": {"lr": 1e-4, "betas": [0.9, 0.999], "weight_decay": "auto"}}
-    config = {"train_batch_size": 32, "gradient_clipping": 1, "bf16": {"enabled": True}, "optimizer": adam}
+    config = {"train_batch_size": 32, "gradient_clipping": 1, "bf16": {"enabled": True}, "optimizer": adam, "zero_optimization": {"stage": 2}}
     assert "optimizer" not in resolve_deepspeed(read_deepspeed(written(tmp_path, config)), facts)
 
 
