@@ -34,7 +34,7 @@ from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
 from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
-from trainers.warm_up import settle_reduction_order
+from trainers.warm_up import fit_micro_batch, settle_reduction_order
 from trainers.world import read_world
 
 
@@ -81,6 +81,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     num_parameters = count_parameters(model)
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
+    arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
@@ -90,10 +91,15 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
     held = engine.gather_objects(engine.parameter_bytes(model))
     if world.is_main:
-        write_json(attempt.start, {"first_step": progress.step, "checkpoint": newest.name if newest else None})
+        write_json(
+            attempt.start,
+            {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size},
+        )
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
         update_status(run, strategy=engine.describe(), parameter_bytes=held)
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps))
+    if arithmetic != joined.arithmetic:
+        console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
     for note in (*checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)

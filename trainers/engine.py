@@ -116,6 +116,12 @@ class Engine:
         """Returns the module that can write whole weights in the library's format; its own weights may be missing."""
         return self.unwrap(model)
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every rank the buffers of rank 0 (BatchNorm's statistics), as DDP does before each forward pass. Every rank must call this."""
+        if self.world.world_size > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def without_gradients(self) -> AbstractContextManager[None]:
         """Returns the context of an evaluation."""
         return torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ class ZeroEngine(Engine):
             raise ConfigError(Problem(what, where=strategy.where, key="zero_optimization.stage", allowed="1, 2, 3", fix="--strategy ddp"))
         if precision == "fp8":
             raise ConfigError(Problem("fp8 is not possible under DeepSpeed here", where=strategy.where, allowed="fp32, tf32, bf16, fp16"))
-        self._config = resolve_deepspeed(strategy.deepspeed, DeepSpeedFacts(experiment, arithmetic, precision))
+        self._facts = DeepSpeedFacts(experiment, arithmetic, precision)
+        resolve_deepspeed(self._told, self._facts)  # to refuse what contradicts before anything is loaded
         super().__init__(world, strategy, precision)
         if world.world_size == 1:
             open_group_of_one(self.backend(self.device.type))
@@ -68,14 +70,17 @@ class ZeroEngine(Engine):
         deepspeed = _load_deepspeed(self.world, self.device.type, self.backend(self.device.type))
         from trainers.engines.zero_state import ZeroState
 
+        width = getattr(getattr(model, "config", None), "hidden_size", None)
+        facts = replace(self._facts, hidden_size=width, num_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        config = resolve_deepspeed(self._told, facts)
         self._skeleton = without_weights(model)
         optimizer = build_optimizer(model)
         if self.precision in _DTYPES:
             model.to(_DTYPES[self.precision])
             model.forward = torch.autocast(self.device.type, _DTYPES[self.precision])(model.forward)
         if self.stage == 3 and self._told.zero3_init is not False:
-            deepspeed.zero.Init(module=model, config_dict_or_path=self._config)  # tensor by tensor: the device never holds all
-        wrapped, zero, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(self._config), dist_init_required=False)
+            deepspeed.zero.Init(module=model, config_dict_or_path=config)  # tensor by tensor: the device never holds all
+        wrapped, zero, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
         self._state = ZeroState(wrapped.module, zero, self.stage)
         self._wrapped = wrapped
         self._refuse_other_engine()
@@ -98,6 +103,7 @@ class ZeroEngine(Engine):
         return module
 
     def evaluated(self, model: nn.Module) -> nn.Module:
+        self.share_buffers(self.unwrap(model))
         return model if self.divides_parameters else self.unwrap(model)
 
     def exported(self, model: nn.Module) -> nn.Module:
