@@ -5,7 +5,6 @@ Accelerate's plugin does not shard on a CPU and says nothing, so the sharding is
 
 from __future__ import annotations
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from launch.config.strategy import Strategy
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import gather, like_parameter, named_optimizer_state, whole_state_dict
+from trainers.skeleton import without_weights
 from trainers.world import World
 
 
@@ -165,16 +165,6 @@ def find_units(model: nn.Module, options: Fsdp) -> list[nn.Module]:
             chosen = [child for module in model.modules() if isinstance(module, kind) for child in module if any(True for _ in child.parameters())]
     inner = {id(inside) for module in chosen for inside in module.modules() if inside is not module}
     return [module for module in chosen if id(module) not in inner]
-
-
-def without_weights(model: nn.Module) -> nn.Module:
-    """Returns a copy of a module whose parameters and buffers have shapes and no memory."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo)
 
 
 def id_of(tensor: Tensor) -> int:

@@ -21,9 +21,9 @@ from launch.config.experiment import Experiment, Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
 from trainers.engine import BuildOptimizer, Engine, Snapshot
-from trainers.engines.fsdp2 import without_weights
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import OptimizerState
+from trainers.skeleton import without_weights
 from trainers.world import World
 
 if TYPE_CHECKING:
@@ -76,10 +76,12 @@ class ZeroEngine(Engine):
         self._skeleton = without_weights(model)
         optimizer = build_optimizer(model)
         if self.precision in _DTYPES:
-            model.to(_DTYPES[self.precision])
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(_DTYPES[self.precision])
             model.forward = torch.autocast(self.device.type, _DTYPES[self.precision])(model.forward)
         if self.stage == 3 and self._told.zero3_init is not False:
             deepspeed.zero.Init(module=model, config_dict_or_path=config)  # tensor by tensor: the device never holds all
+            _move_buffers(model, self.device)
         wrapped, zero, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
         self._state = ZeroState(wrapped.module, zero, self.stage)
         self._wrapped = wrapped
@@ -169,6 +171,13 @@ class ZeroEngine(Engine):
             raise RuntimeError(f"ZeRO-{self.stage} left {wrong} undivided: training would not be what the strategy says")
         if self._told.offload_optimizer == "cpu" and any(flat.device.type != "cpu" for flat in self._state.flat_partitions()):
             raise RuntimeError("the optimizer's state was to be offloaded, and is on the device")
+
+
+def _move_buffers(model: nn.Module, device: torch.device) -> None:
+    """Moves what is no parameter; DeepSpeed leaves a model that is divided already where it is."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
 
 
 def _load_deepspeed(world: World, device: str, backend: str) -> Any:

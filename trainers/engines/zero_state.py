@@ -17,8 +17,11 @@ from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainers.named_state import OptimizerState, group_options
 
@@ -90,7 +93,7 @@ class ZeroState:
                 else:
                     target.data.copy_(value)
                 if target.requires_grad:
-                    safe_set_full_fp32_param(target, value.to(self._zero_device(), torch.float32))
+                    self._write(target, value, None)
         missing = [name for name, target in targets.items() if id(target) not in found]
         if missing:
             raise RuntimeError(f"{file} has no {missing[0]}")
@@ -116,7 +119,7 @@ class ZeroState:
             self._zero._lazy_init_hp_params_optimizer_state()
         for name, parameter in names.items():
             for key in spread:
-                safe_set_full_optimizer_state(parameter, saved["state"][name][key].to(self._zero_device(), torch.float32), key)
+                self._write(parameter, saved["state"][name][key], key)
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         return [(name, parameter) for name, parameter in self._module.named_parameters() if parameter.requires_grad]
@@ -130,8 +133,21 @@ class ZeroState:
                 return tensor.detach().clone()
         return tensor
 
-    def _zero_device(self) -> torch.device:
-        return self.flat_partitions()[0].device
+    def _write(self, parameter: Any, whole: Tensor, key: str | None) -> None:
+        """Gives this rank its part of a parameter's fp32 weights, or of an entry of its optimizer state."""
+        whole = whole.to(self.flat_partitions()[0].device, torch.float32)
+        if self._stage < 3:
+            if key is None:
+                safe_set_full_fp32_param(parameter, whole)
+            else:
+                safe_set_full_optimizer_state(parameter, whole, key)
+            return
+        size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()  # the last part is padded, which DeepSpeed's own way forgets
+        part = functional.pad(whole.flatten(), (0, size * torch.distributed.get_world_size() - whole.numel()))[rank * size : (rank + 1) * size]
+        if key is None:
+            safe_set_local_fp32_param(parameter, part)
+        else:
+            safe_set_local_optimizer_state(parameter, part, key)
 
 
 class LossScale:
