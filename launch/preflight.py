@@ -237,6 +237,9 @@ WHEN_FINE: dict[str, str] = {
     "launcher": "installed",
     "packages": "what the training imports is installed",
     "hub": "answers, or nothing is needed of it",
+    "offload": "to somewhere else than where it is, or none",
+    "engine": "what it imports is installed",
+    "memory": "what a rank will hold fits, as far as it is known",
     "wandb": "a login is there, or none is needed",
 }
 """What each check says when it finds nothing."""

@@ -11,11 +11,11 @@ from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.sharding import DeepSpeed, Fsdp
 from launch.config.yaml_files import Document
 
-_WRAP: dict[str, Literal["layers", "size", "root"]] = {"TRANSFORMER_BASED_WRAP": "layers", "SIZE_BASED_WRAP": "size", "NO_WRAP": "root"}
-WRAP_POLICIES = {wrap: policy for policy, wrap in _WRAP.items()}
+WRAPS: dict[str, Literal["layers", "size", "root"]] = {"TRANSFORMER_BASED_WRAP": "layers", "SIZE_BASED_WRAP": "size", "NO_WRAP": "root"}
+WRAP_POLICIES = {wrap: policy for policy, wrap in WRAPS.items()}
 """Fsdp.wrap -> Accelerate's name for it."""
 
-_FSDP_DEFAULTS: dict[str, Any] = {
+FSDP_DEFAULTS: dict[str, Any] = {
     "fsdp_version": 1,
     "fsdp_reshard_after_forward": True,
     "fsdp_offload_params": False,
@@ -25,7 +25,7 @@ _FSDP_DEFAULTS: dict[str, Any] = {
     "fsdp_activation_checkpointing": False,
     "fsdp_cpu_ram_efficient_loading": True,
 }
-_FSDP_INERT: dict[str, tuple[object, ...]] = {
+FSDP_INERT: dict[str, tuple[object, ...]] = {
     "fsdp_state_dict_type": ("SHARDED_STATE_DICT",),
     "fsdp_sync_module_states": (True,),
     "fsdp_use_orig_params": (True,),
@@ -41,7 +41,7 @@ Source of both tables: accelerate 1.15, commands/config/cluster.py and the FSDP 
 
 _FSDP1_RESHARD = {"FULL_SHARD": "true", "1": "true", "SHARD_GRAD_OP": "false", "2": "false"}
 
-_DEEPSPEED_KEYS: dict[str, str] = {
+DEEPSPEED_KEYS: dict[str, str] = {
     "zero_stage": "zero_optimization.stage",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_clipping": "gradient_clipping",
@@ -53,7 +53,7 @@ _DEEPSPEED_KEYS: dict[str, str] = {
 }
 """Accelerate's key -> DeepSpeed's. Source: accelerate 1.15, utils/dataclasses.py, DeepSpeedPlugin.__post_init__."""
 
-_DEEPSPEED_OTHERS = ("deepspeed_config_file", "zero3_init_flag", "deepspeed_multinode_launcher", "deepspeed_hostfile")
+DEEPSPEED_OTHERS = ("deepspeed_config_file", "zero3_init_flag", "deepspeed_multinode_launcher", "deepspeed_hostfile")
 MULTINODE_LAUNCHERS = ("standard", "pdsh", "openmpi", "mvapich", "mpich", "nossh", "slurm")
 
 
@@ -65,7 +65,7 @@ def parse_fsdp(document: Document) -> Fsdp:
     """
     block = _block(document, "fsdp_config")
     names = {name if name.startswith("fsdp_") else f"fsdp_{name}": name for name in block}
-    values = _FSDP_DEFAULTS | {full: block[name] for full, name in names.items()}
+    values = FSDP_DEFAULTS | {full: block[name] for full, name in names.items()}
     problems: list[Problem] = []
 
     def problem(full: str, what: str, allowed: str | None = None, fix: str | None = None) -> None:
@@ -75,17 +75,17 @@ def parse_fsdp(document: Document) -> Fsdp:
     if values["fsdp_version"] != 2:
         raise ConfigError(_refused_fsdp1(document, values, names))
     for full in names:
-        if full not in _FSDP_DEFAULTS and full not in _FSDP_INERT:
-            near = suggest(full, [*_FSDP_DEFAULTS, *_FSDP_INERT])
+        if full not in FSDP_DEFAULTS and full not in FSDP_INERT:
+            near = suggest(full, [*FSDP_DEFAULTS, *FSDP_INERT])
             problem(full, "FSDP2 has no such key" + (f"; did you mean {near!r}?" if near else ""))
-        elif full in _FSDP_INERT and values[full] not in _FSDP_INERT[full]:
-            problem(full, f"{values[full]!r} cannot be honoured", allowed=f"leave it out, or {_FSDP_INERT[full][0]!r}")
-    for full, default in _FSDP_DEFAULTS.items():
+        elif full in FSDP_INERT and values[full] not in FSDP_INERT[full]:
+            problem(full, f"{values[full]!r} cannot be honoured", allowed=f"leave it out, or {FSDP_INERT[full][0]!r}")
+    for full, default in FSDP_DEFAULTS.items():
         if isinstance(default, bool) and not isinstance(values[full], bool):
             problem(full, f"{values[full]!r} is not possible", allowed="true, false")
     policy, classes, smallest = (values[f"fsdp_{name}"] for name in ("auto_wrap_policy", "transformer_layer_cls_to_wrap", "min_num_params"))
-    if policy not in _WRAP:
-        problem("fsdp_auto_wrap_policy", f"{policy!r} is not possible", allowed=", ".join(_WRAP))
+    if policy not in WRAPS:
+        problem("fsdp_auto_wrap_policy", f"{policy!r} is not possible", allowed=", ".join(WRAPS))
     if not isinstance(smallest, int) or isinstance(smallest, bool) or smallest < 0:
         problem("fsdp_min_num_params", f"{smallest!r} is not a number of parameters")
     elif policy == "SIZE_BASED_WRAP" and not smallest:
@@ -95,7 +95,7 @@ def parse_fsdp(document: Document) -> Fsdp:
     return Fsdp(
         reshard_after_forward=values["fsdp_reshard_after_forward"],
         offload=values["fsdp_offload_params"],
-        wrap=_WRAP[policy],
+        wrap=WRAPS[policy],
         layer_classes=tuple(name.strip() for name in str(classes or "").split(",") if name.strip()),
         min_num_params=smallest,
         activation_checkpointing=values["fsdp_activation_checkpointing"],
@@ -116,8 +116,8 @@ def parse_deepspeed(document: Document) -> DeepSpeed:
         problems.append(Problem(what, document.where(("deepspeed_config", name)), f"deepspeed_config.{name}", allowed, fix))
 
     for name in block:
-        if name not in _DEEPSPEED_KEYS and name not in _DEEPSPEED_OTHERS:
-            near = suggest(name, [*_DEEPSPEED_KEYS, *_DEEPSPEED_OTHERS])
+        if name not in DEEPSPEED_KEYS and name not in DEEPSPEED_OTHERS:
+            near = suggest(name, [*DEEPSPEED_KEYS, *DEEPSPEED_OTHERS])
             problem(name, "no such key in a deepspeed_config" + (f"; did you mean {near!r}?" if near else ""))
     launcher = block.get("deepspeed_multinode_launcher")
     if launcher not in (None, *MULTINODE_LAUNCHERS):
@@ -131,10 +131,10 @@ def parse_deepspeed(document: Document) -> DeepSpeed:
         problem("zero3_init_flag", f"{zero3_init!r} is not possible", allowed="true, false")
     file = block.get("deepspeed_config_file")
     if file is not None:
-        for name in _DEEPSPEED_KEYS:
+        for name in DEEPSPEED_KEYS:
             if name in block:
                 problem(
-                    name, f"stands beside deepspeed_config_file, and Accelerate refuses both ({file})", fix=f"{_DEEPSPEED_KEYS[name]} in that file"
+                    name, f"stands beside deepspeed_config_file, and Accelerate refuses both ({file})", fix=f"{DEEPSPEED_KEYS[name]} in that file"
                 )
         if "mixed_precision" in document.values:
             what = f"stands beside deepspeed_config_file, and Accelerate refuses both ({file})"
@@ -146,7 +146,7 @@ def parse_deepspeed(document: Document) -> DeepSpeed:
         return DeepSpeed(found.config, found.where, {}, zero3_init, launcher)
     config: dict[str, Any] = {"zero_optimization": {"stage": 2}}  # DeepSpeedPlugin's own default
     places = {}
-    for name, key in _DEEPSPEED_KEYS.items():
+    for name, key in DEEPSPEED_KEYS.items():
         if block.get(name) is not None:
             _set(config, key, "none" if block[name] == "null" else block[name])
             places[key] = (document.where(("deepspeed_config", name)), f"deepspeed_config.{name}")
