@@ -37,9 +37,8 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
         ConfigError: the strategy, the counts and the machine do not fit together.
     """
     launch = plan_processes(script.path.stem, strategy, probe, options, default_processes=None if script.joins_processes else 1)
-    if launch.engine == "fsdp2" and launch.device == "cpu":
-        what = "on a CPU Accelerate's FSDP does not shard, and says nothing: a script would train unsharded, or separate models"
-        raise ConfigError(Problem(what, strategy.where, fix="--strategy cpu"))
+    if launch.engine in _NOT_ON_A_CPU and launch.device == "cpu":
+        raise ConfigError(Problem(_NOT_ON_A_CPU[launch.engine], strategy.where, fix="--strategy cpu"))
     warnings = launch.warnings
     if launch.world_size > 1 and not script.joins_processes:
         warnings += (
@@ -49,3 +48,10 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
     return ScriptPlan(
         **(vars(launch) | {"warnings": warnings}), script=script.path, arguments=tuple(arguments), sources=script.sources, folder=folder
     )
+
+
+_NOT_ON_A_CPU = {
+    "fsdp2": "on a CPU Accelerate's FSDP does not shard, and says nothing: a script would train unsharded, or separate models",
+    "deepspeed": "on a CPU Accelerate joins no DeepSpeed processes, unless the script itself asks for the gloo backend",
+}
+"""What a script's own Accelerator() does not do there; fullrank's own training does both."""

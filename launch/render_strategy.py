@@ -55,10 +55,15 @@ def joins_processes(plan: LaunchPlan) -> bool:
 
 
 def configured_deepspeed(plan: LaunchPlan) -> Mapping[str, Any] | None:
-    """Returns DeepSpeed's configuration of the attempt; for a script as it was written, because only the script knows its batches."""
+    """Returns DeepSpeed's configuration of the attempt; a script's batches are "auto", because only the script knows them (Accelerate fills them)."""
     if plan.strategy.deepspeed is None:
         return None
-    return plan.deepspeed if isinstance(plan, ExperimentPlan) else plan.strategy.deepspeed.config
+    if isinstance(plan, ExperimentPlan):
+        return plan.deepspeed
+    written = plan.strategy.deepspeed.config
+    batches = {name: "auto" for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")}
+    halves = {name: {**(written.get(name) or {}), "enabled": plan.precision == name} for name in ("bf16", "fp16")}
+    return {**batches, **written, **halves}
 
 
 def fsdp_config(fsdp: Fsdp) -> dict[str, Any]:

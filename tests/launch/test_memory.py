@@ -10,6 +10,7 @@ from launch.config.sharding import DeepSpeed, Fsdp
 from launch.config.strategy import load_strategy
 from launch.gpus import Gpu
 from launch.memory import GIB, Layout, activation_bytes, estimate
+from launch.memory_plan import describe_memory, memory_rows
 from launch.model_size import ModelSize, Transformer
 from launch.plan import Value
 from launch.preflight import preflight
@@ -121,3 +122,17 @@ def test_an_unknown_size_is_said_and_refuses_nothing(make_plan, make_probe):
     plan = make_plan()
     assert plan.memory.notes == ("unknown: the model has not been fetched yet",)
     preflight(plan, make_probe())
+
+
+def test_a_plan_shows_what_a_rank_holds(make_plan, make_probe):
+    plan = make_plan("train.micro_batch_size=32", probe=on_gpus(make_probe, 1, H100))
+    rows = dict(memory_rows(plan.memory))
+    assert (rows["weights"], rows["gradients"], rows["optimizer state"]) == ("0.41 GiB", "0.37 GiB", "0.75 GiB")
+    assert rows["room"] == "71.00 GiB (80.0 GiB of H100, less 10 % and 1 GiB)"
+    described = describe_memory(plan.memory)
+    assert (described["parameters"], described["gradients"], described["optimizer"], described["fits"]) == (
+        440_000_000,
+        400_000_000,
+        800_000_000,
+        True,
+    )
