@@ -41,7 +41,7 @@ def one_process(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs of two processes that nothing stopped, accumulating 3 micro-batches; clipping fires in every step."""
+    """Runs of two processes that nothing stopped, accumulating 3 micro-batches."""
     return {engine: run(folder, engine, engine, 2, "train.micro_batch_size=4") for engine in SHARDED}
 
 
@@ -50,7 +50,7 @@ def test_losses_gradient_norms_and_metrics_are_those_of_one_process(
     engine: str, whole: dict[str, list[dict[str, Any]]], one_process: list[dict[str, Any]]
 ) -> None:
     assert [(r["step"], r["split"]) for r in whole[engine]] == [(r["step"], r["split"]) for r in one_process]
-    assert min(r["gradient_norm"] for r in one_process if r["split"] == "train") > 0.05
+    assert sum(r["gradient_norm"] > 0.05 for r in one_process if r["split"] == "train") > 15  # clipping fires
     for record, reference in zip(whole[engine], one_process, strict=True):
         for name in ("loss", "gradient_norm", "accuracy", "lr", "num_samples"):
             if name in reference:
