@@ -61,7 +61,7 @@ def configured_deepspeed(plan: LaunchPlan) -> Mapping[str, Any] | None:
     if isinstance(plan, ExperimentPlan):
         return plan.deepspeed
     written = plan.strategy.deepspeed.config
-    batches = {name: "auto" for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")}
+    batches = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
     halves = {name: {**(written.get(name) or {}), "enabled": plan.precision == name} for name in ("bf16", "fp16")}
     return {**batches, **written, **halves}
 
