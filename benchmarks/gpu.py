@@ -254,6 +254,7 @@ def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strat
     from trainers.loader import build_step_loader
     from trainers.loop import Throughput, train_step
     from trainers.optimizers import build_optimizer, build_schedule
+    from trainers.profiling import NoProfiler
     from trainers.sampler import RankSteps
     from trainers.stopping import StopRequests
     from trainers.world import read_world
@@ -282,6 +283,7 @@ def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strat
         optimizer=optimizer,
         schedule=build_schedule(optimizer, experiment.schedule, 10**5, 10**5),
         stops=StopRequests(),
+        profiler=NoProfiler(),
         throughput=Throughput(),
         progress=SimpleNamespace(step=0),
     )
