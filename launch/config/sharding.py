@@ -21,7 +21,8 @@ class Fsdp:
         layer_classes: class names of the layers; empty: those the library names for the model (`_no_split_modules`), else found.
         min_num_params: smallest module that becomes a unit, with wrap `size`.
         activation_checkpointing: recompute each unit's activations in the backward pass.
-        cpu_ram_efficient_loading: only rank 0 reads the weights; the others receive their shards.
+        cpu_ram_efficient_loading: for scripts: only rank 0 reads the weights, the others receive their shards. In an experiment every rank
+            reads them into host memory, keeps its part on its device, and frees the rest.
     """
 
     reshard_after_forward: bool = True
