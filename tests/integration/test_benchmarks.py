@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize(("contender", "work"), [("fullrank", "bert"), ("HF Trainer", "resnet"), ("plain loop", "resnet")])
+@pytest.mark.parametrize(("contender", "work"), [("fullrank", "bert"), ("HF Trainer", "resnet")])  # the plain loop runs below
 def test_gpu_benchmark_measures_each_contender(contender, work, tmp_path):
     result = tmp_path / "result.json"
     argv = [sys.executable, str(BENCHMARKS / "gpu.py"), "--tiny", "--seconds", "0.2", "--contender", contender, "--work", work]
