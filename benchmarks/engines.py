@@ -3,7 +3,8 @@
     python benchmarks/engines.py [--steps 50] [--only zero3]
 
 A BERT of 2 layers of 32 on 163 ragged sentences in batches of 24, fp32, no dropout, on the CPU over gloo; a validation split of an odd
-size is evaluated twice. SGD with momentum and a clipping that fires in every step, and AdamW with weight decay. Minutes on two cores.
+size is evaluated twice. SGD with a clipping that fires in most steps, and AdamW with weight decay. Minutes on two cores. Without momentum:
+with it the gradient of one balanced batch in 50 steps nearly vanishes, and rounding alone (accumulation in one process) moves that norm by 4e-5.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
         folder = Path(scratch)
         config = write_experiment(folder)
         write_strategies(folder)
-        for optimizer, arguments in {"SGD": SGD, "AdamW": ADAMW}.items():
+        for optimizer, arguments in {"SGD": (*SGD, "optimizer.momentum=0"), "AdamW": ADAMW}.items():
             reference: list[dict[str, Any]] = []
             for number, (layout, (strategy, num_processes, micro_batch)) in enumerate(LAYOUTS.items()):
                 if number and options.only.lower() not in layout.lower():
@@ -74,13 +75,9 @@ def main() -> None:
 
 
 def largest_difference(records: list[dict[str, Any]], reference: list[dict[str, Any]], name: str) -> float:
-    """Returns the largest relative difference of one metric, record by record.
-
-    A balanced batch of an untrained model has next to no gradient: its rounding is compared with 1 % of the largest norm of the run.
-    """
+    """Returns the largest relative difference of one metric, record by record."""
     pairs = [(mine[name], theirs[name]) for mine, theirs in zip(records, reference, strict=True) if name in theirs]
-    least = 0.01 * max(abs(theirs) for _, theirs in pairs)
-    return max(abs(mine - theirs) / max(abs(theirs), least) for mine, theirs in pairs)
+    return max(abs(mine - theirs) / max(abs(theirs), 1e-12) for mine, theirs in pairs)
 
 
 if __name__ == "__main__":
