@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Precision
@@ -12,6 +13,7 @@ from launch.config.load import Origin
 from launch.config.modes import PLAIN, Mode
 from launch.config.run_dir import Attempt, RunDir
 from launch.config.strategy import Engine, Strategy
+from launch.precision import imitated_on_gpus, missing_on_cpu, missing_on_gpus
 from launch.probe import Probe, derive_port
 
 Device = Literal["cpu", "cuda"]
@@ -26,6 +28,7 @@ class Options:
     Args:
         run_path: the run directory.
         attempt: number of the attempt that will be started in it.
+        micro_batch_size: what an earlier attempt of the run decided; counts where the experiment says null.
     """
 
     run_path: Path
@@ -34,6 +37,7 @@ class Options:
     processes_per_node: int | None = None
     launcher: Launcher = "direct"
     mode: Mode = PLAIN
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def plan_processes(
     if strategy.engine == "single" and nodes * processes > 1:
         what = f"{nodes * processes} processes under the strategy {strategy.name}, which is for one, would train separate models"
         raise ConfigError(Problem(what, strategy.where, fix="--strategy auto (or ddp on GPUs, cpu on CPUs)"))
-    precision = _precision(asked, strategy, device)
+    precision = _precision(asked, strategy, device, probe)
     num_threads = probe.machine.num_threads or max(1, probe.machine.num_cores // processes)
     port = strategy.main_process_port or derive_port(options.run_path.name)
     run = RunDir(options.run_path)
@@ -134,7 +138,7 @@ def plan_processes(
         attempt=run.attempt(options.attempt),
         launcher=options.launcher,
         mode=options.mode,
-        engine="ddp" if nodes * processes > 1 else "single",
+        engine=_engine(strategy, nodes * processes),
         device=device,
         precision=precision.precision,
         nodes=nodes,
@@ -157,6 +161,13 @@ def _refuse_several(nodes: int, options: Options, strategy: Strategy) -> None:
         raise ConfigError(Problem(f"--debug gives the process the terminal, which {options.launcher} does not", fix="--launcher direct"))
 
 
+def _engine(strategy: Strategy, world_size: int) -> Engine:
+    """A strategy that shards does so with one process too: it may offload."""
+    if strategy.engine in ("fsdp2", "deepspeed"):
+        return strategy.engine
+    return "ddp" if world_size > 1 else "single"
+
+
 def _wants_gpus(strategy: Strategy, probe: Probe) -> bool:
     return probe.machine.num_gpus > 0 if strategy.use_cpu is None else not strategy.use_cpu
 
@@ -166,15 +177,33 @@ def _default_processes(strategy: Strategy, device: Device, probe: Probe) -> int:
     return max(1, probe.machine.num_gpus) if device == "cuda" and strategy.engine != "single" else 1
 
 
-def _precision(asked: Asked | None, strategy: Strategy, device: Device) -> Asked:
-    """What was asked for, else the strategy's, else fp32."""
+def _precision(asked: Asked | None, strategy: Strategy, device: Device, probe: Probe) -> Asked:
+    """What was asked for, else the strategy's, else fp32.
+
+    Raises:
+        ConfigError: this device, or this engine, has no such arithmetic.
+    """
     if asked is None and strategy.precision is not None:
         asked = Asked(strategy.precision, Origin("strategy", strategy.where))
     asked = asked or Asked("fp32", Origin("default"))
-    if asked.precision == "fp16" and device == "cpu":
-        what = "fp16 needs the loss scaling of a GPU; this training is on the CPU"
-        raise ConfigError(Problem(what, asked.origin.detail, "train.precision", allowed="fp32, bf16", fix="train.precision=fp32"))
+    precisions = get_args(Precision)
+    if device == "cpu":
+        what, possible = missing_on_cpu(asked.precision), [one for one in precisions if missing_on_cpu(one) is None]
+    else:
+        gpus = probe.machine.gpus
+        what, possible = missing_on_gpus(asked.precision, gpus), [one for one in precisions if missing_on_gpus(one, gpus) is None]
+    if what is None and asked.precision == "fp8" and strategy.engine == "deepspeed":
+        what, possible = "fp8 goes through Accelerate, which DeepSpeed does not", [one for one in possible if one != "fp8"]
+    if what:
+        raise ConfigError(
+            Problem(what, asked.origin.detail, "train.precision", allowed=", ".join(possible), fix=f"train.precision={_nearest(asked, possible)}")
+        )
     return asked
+
+
+def _nearest(asked: Asked, possible: Sequence[str]) -> str:
+    """Returns the precision to take instead: a half one for a half one."""
+    return next((one for one in ("bf16", "fp16") if asked.precision == "fp8" and one in possible), "fp32")
 
 
 def _count_origin(option: str, asked: int | None, said: int | None, strategy: Strategy) -> Origin:
@@ -185,6 +214,10 @@ def _count_origin(option: str, asked: int | None, said: int | None, strategy: St
 
 def _warnings(precision: Precision, device: Device, processes: int, probe: Probe) -> list[str]:
     machine, warnings = probe.machine, []
+    if device == "cuda" and (imitated := imitated_on_gpus(precision, machine.gpus)):
+        warnings.append(imitated)
+    if precision == "fp8":
+        warnings.append("fp8 has not been proved here on a GPU that has it: compare the first losses with bf16's")
     if device == "cpu" and precision == "bf16":
         warnings.append("bf16 on a CPU without AMX is about 3 times slower than fp32: for testing, not for speed")
     if device == "cpu" and machine.num_gpus:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from launch.config.changes import Change
+from launch.config.deepspeed import DeepSpeedFacts, resolve_deepspeed
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, Origin, flatten
@@ -12,6 +14,8 @@ from launch.config.modes import check_steps
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
 from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
+from launch.memory_plan import MemoryPlan, fitting_micro_batch, plan_memory
+from launch.model_size import ModelSize
 from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
 from launch.probe import ExperimentProbe
 
@@ -22,6 +26,8 @@ class ExperimentPlan(LaunchPlan):
 
     Args:
         experiment: resolved, with local sources as absolute paths.
+        deepspeed: DeepSpeed's configuration, every "auto" of it a number; None under the other engines.
+        memory: what a rank holds, and what it may.
         optimizer_steps: of the whole training; None where `optimizer_steps_reason` says why.
         forced_changes: what differs from the run's earlier attempts and makes it another training, as a person wanted it.
     """
@@ -31,7 +37,9 @@ class ExperimentPlan(LaunchPlan):
     batches: BatchArithmetic
     optimizer_steps: int | None
     optimizer_steps_reason: str | None
+    memory: MemoryPlan
     forced_changes: tuple[Change, ...] = ()
+    deepspeed: dict[str, Any] | None = None
 
 
 def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe, options: Options) -> ExperimentPlan:
@@ -44,16 +52,19 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
     _refuse_sync_without_gpus(loaded, strategy, probe)
     asked = loaded.experiment.train.precision
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
-    batches = _batches(loaded, launch.world_size)
+    decided = _decided_micro_batch(experiment, launch, probe, options)
+    batches = _batches(loaded, launch.world_size, decided)
+    memory = plan_memory(experiment, launch, probe.machine, probe.size, batches.micro_batch_size)
     steps, steps_reason = _optimizer_steps(experiment, probe, batches)
     if options.mode.profiled_steps and steps is not None:
         check_steps(options.mode.profiled_steps, steps)
     values = {key: Value(value, loaded.origins.get(key, Origin("default"))) for key, value in flatten(dump_experiment(experiment)).items()}
     derived = {("train.precision" if key == "precision" else key): value for key, value in launch.values.items()} | {
-        "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches)),
+        "train.micro_batch_size": Value(batches.micro_batch_size, _batch_origin(loaded, batches, decided, options)),
         "gradient_accumulation_steps": Value(batches.gradient_accumulation_steps, Origin("derived", "global batch / (micro-batch x world size)")),
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
+    deepspeed = _deepspeed(strategy, experiment, batches, launch, probe)
     warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe), *_batch_norm_warnings(experiment, probe, batches))
     return ExperimentPlan(
         **(vars(launch) | {"warnings": warnings, "values": values | derived}),
@@ -62,6 +73,8 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         batches=batches,
         optimizer_steps=steps,
         optimizer_steps_reason=steps_reason,
+        memory=memory,
+        deepspeed=deepspeed,
     )
 
 
@@ -73,11 +86,19 @@ def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Ex
     return experiment.model_copy(update={"model": model, "data": data})
 
 
-def _batches(loaded: LoadedExperiment, world_size: int) -> BatchArithmetic:
+def _decided_micro_batch(experiment: Experiment, launch: LaunchPlan, probe: ExperimentProbe, options: Options) -> int | None:
+    """Returns what counts where the experiment says null: an earlier attempt's number as long as it divides a process's share, else what fits."""
+    global_batch_size, earlier = experiment.train.global_batch_size, options.micro_batch_size
+    if earlier and global_batch_size % (earlier * launch.world_size) == 0:
+        return earlier
+    return fitting_micro_batch(experiment, launch, probe.machine, probe.size)
+
+
+def _batches(loaded: LoadedExperiment, world_size: int, decided: int | None) -> BatchArithmetic:
     """The arithmetic, its problems placed where the numbers were set."""
     train = loaded.experiment.train
     try:
-        return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size)
+        return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size or decided)
     except ConfigError as error:
         raise ConfigError(*(loaded.problem(p.key or "", p.what, p.allowed, p.fix) for p in error.problems)) from error
 
@@ -93,9 +114,23 @@ def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: Ba
     return total_steps(duration, samples.num_samples, batches.global_batch_size), None
 
 
-def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic) -> Origin:
+def _deepspeed(
+    strategy: Strategy, experiment: Experiment, batches: BatchArithmetic, launch: LaunchPlan, probe: ExperimentProbe
+) -> dict[str, Any] | None:
+    if strategy.deepspeed is None:
+        return None
+    size = probe.size if isinstance(probe.size, ModelSize) else None
+    hidden_size = size.transformer.hidden_size if size and size.transformer else None
+    return resolve_deepspeed(
+        strategy.deepspeed, DeepSpeedFacts(experiment, batches, launch.precision, hidden_size, size.parameters if size else None)
+    )
+
+
+def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic, decided: int | None, options: Options) -> Origin:
     if loaded.experiment.train.micro_batch_size is not None:
         return loaded.origins["train.micro_batch_size"]
+    if decided is not None:
+        return Origin("derived", "an earlier attempt" if decided == options.micro_batch_size else "the largest that fits, by the memory estimate")
     return Origin("derived", f"{batches.global_batch_size} samples / {batches.world_size} process{'es' if batches.world_size > 1 else ''}")
 
 

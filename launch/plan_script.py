@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.config.errors import ConfigError, Problem
 from launch.config.strategy import Strategy
 from launch.plan import LaunchPlan, Options, plan_processes
 from launch.probe import Probe
@@ -36,6 +37,8 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
         ConfigError: the strategy, the counts and the machine do not fit together.
     """
     launch = plan_processes(script.path.stem, strategy, probe, options, default_processes=None if script.joins_processes else 1)
+    if launch.engine in _NOT_ON_A_CPU and launch.device == "cpu":
+        raise ConfigError(Problem(_NOT_ON_A_CPU[launch.engine], strategy.where, fix="--strategy cpu"))
     warnings = launch.warnings
     if launch.world_size > 1 and not script.joins_processes:
         warnings += (
@@ -45,3 +48,10 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
     return ScriptPlan(
         **(vars(launch) | {"warnings": warnings}), script=script.path, arguments=tuple(arguments), sources=script.sources, folder=folder
     )
+
+
+_NOT_ON_A_CPU = {
+    "fsdp2": "on a CPU Accelerate's FSDP does not shard, and says nothing: a script would train unsharded, or separate models",
+    "deepspeed": "on a CPU Accelerate joins no DeepSpeed processes, unless the script itself asks for the gloo backend",
+}
+"""What a script's own Accelerator() does not do there; fullrank's own training does both."""

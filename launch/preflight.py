@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.sources import HubName
+from launch.memory_plan import fitting_micro_batch
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
+from launch.precision import FP8_PACKAGES
 from launch.probe import TRAINING_PACKAGES, ExperimentProbe, Probe
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
@@ -92,6 +94,25 @@ def check_launcher(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return [Problem(f"{package} is not installed in {probe.machine.python}", key="--launcher", fix=f"pip install {package}, or --launcher direct")]
 
 
+def check_engine(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    """What the engine imports is there."""
+    problems = []
+    if plan.engine == "deepspeed" and plan.launcher != "deepspeed" and "deepspeed" not in probe.versions:
+        what = f"the strategy {plan.strategy.name} needs DeepSpeed, which is not installed in {probe.machine.python}"
+        problems.append(Problem(what, plan.strategy.where, fix="pip install 'fullrank[deepspeed]', or --strategy fsdp2"))
+    if plan.precision == "fp8" and not any(name in probe.versions for name in FP8_PACKAGES):
+        what = f"fp8 needs {' or '.join(FP8_PACKAGES)}, and neither is installed in {probe.machine.python}"
+        problems.append(Problem(what, key="train.precision", fix="pip install torchao, or train.precision=bf16"))
+    return problems
+
+
+def check_offload(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    """Offloading from a CPU to a CPU would only look as if it did something."""
+    if plan.device != "cpu" or plan.strategy.fsdp is None or not plan.strategy.fsdp.offload:
+        return []
+    return [Problem("fsdp_offload_params has no effect on a CPU: everything is in host memory already", plan.strategy.where, fix="--strategy fsdp2")]
+
+
 def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
 
@@ -164,6 +185,21 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return []
 
 
+def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    """What a rank will hold fits into its device, as far as both are known."""
+    memory, budget = plan.memory.memory, plan.memory.budget
+    if not plan.memory.is_too_large or memory is None or budget is None:
+        return []
+    fitting = fitting_micro_batch(plan.experiment, plan, probe.machine, probe.size)
+    fixes = [f"--strategy {name}" for name in plan.memory.strategies[:1] if name != plan.strategy.name]
+    if fitting and fitting < plan.batches.micro_batch_size:
+        fixes.insert(0, f"train.micro_batch_size={fitting}")
+    if memory.activations and not plan.experiment.model.gradient_checkpointing:
+        fixes.append("model.gradient_checkpointing=true")
+    what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
+    return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes) or "more processes, or a smaller model")]
+
+
 def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if plan.experiment.tracking.wandb.mode != "online" or probe.is_wandb_logged_in:
         return []
@@ -172,6 +208,7 @@ def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
 
 INPUT_CHECKS: dict[str, Check] = {
     "devices": check_devices,
+    "offload": check_offload,
     "run_dir": check_run_dir,
 }
 """What the person asked for cannot be done: exit code 2."""
@@ -185,12 +222,14 @@ EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
 MACHINE_CHECKS: dict[str, Check] = {
     "nodes": check_nodes,
     "launcher": check_launcher,
+    "engine": check_engine,
 }
 """This machine lacks something that the plan needs: exit code 3."""
 
 EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "packages": check_packages,
     "hub": check_hub,
+    "memory": check_memory,
     "wandb": check_wandb,
 }
 
@@ -204,6 +243,9 @@ WHEN_FINE: dict[str, str] = {
     "launcher": "installed",
     "packages": "what the training imports is installed",
     "hub": "answers, or nothing is needed of it",
+    "offload": "to somewhere else than where it is, or none",
+    "engine": "what it imports is installed",
+    "memory": "what a rank will hold fits, as far as it is known",
     "wandb": "a login is there, or none is needed",
 }
 """What each check says when it finds nothing."""

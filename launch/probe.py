@@ -17,7 +17,10 @@ from launch.config.experiment import Experiment
 from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
+from launch.gpus import Gpu, probe_gpus
 from launch.missing_code import find_missing_code
+from launch.model_files import probe_model_size
+from launch.model_size import ModelSize, UnknownSize
 from launch.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
@@ -29,6 +32,8 @@ REPORTED_PACKAGES = (
     "datasets",
     "tokenizers",
     "safetensors",
+    "torchao",
+    "transformer-engine",
     "torchmetrics",
     "wandb",
     "numpy",
@@ -51,6 +56,7 @@ class Machine:
 
     Args:
         num_threads: OMP_NUM_THREADS, if the person set it.
+        gpus: what is known of the GPUs; empty where nobody could be asked.
     """
 
     host: str
@@ -60,6 +66,7 @@ class Machine:
     num_threads: int | None
     python: str
     python_version: str
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class ExperimentProbe(Probe):
         hub_cached: keys of the experiment whose hub name is in the local hub cache, or prepared.
         unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
+        size: of the model, by its files.
         weights: what model.weights names.
         missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
     """
@@ -119,6 +127,7 @@ class ExperimentProbe(Probe):
     hub_cached: frozenset[str]
     unreachable_hub: str | None
     is_wandb_logged_in: bool
+    size: ModelSize | UnknownSize
     weights: Source | None = None
     missing_code: tuple[Problem, ...] = ()
 
@@ -149,21 +158,23 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),
         is_wandb_logged_in=is_wandb_logged_in(),
         weights=_weights(experiment),
+        size=probe_model_size(experiment, model),
         missing_code=tuple(find_missing_code(experiment, experiment_file)),
     )
 
 
 def probe_machine() -> Machine:
     """Returns this computer's cores (those this process may use), GPUs and memory."""
-    threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads, num_gpus = os.environ.get("OMP_NUM_THREADS", ""), count_gpus()
     return Machine(
         host=socket.gethostname(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        num_gpus=count_gpus(),
+        num_gpus=num_gpus,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else None,
         num_threads=int(threads) if threads.isdigit() and int(threads) > 0 else None,
         python=sys.executable,
         python_version=sys.version.split()[0],
+        gpus=probe_gpus(num_gpus),
     )
 
 

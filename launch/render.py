@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -11,13 +12,15 @@ import yaml
 from launch.config.changes import ACCEPTED_VARIABLE
 from launch.config.experiment import dump_experiment
 from launch.config.modes import PLAIN
+from launch.config.resolve import resolve_batches
+from launch.memory_plan import describe_memory
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.probe import Probe
+from launch.render_strategy import MIXED_PRECISION, configured_deepspeed, joins_processes, num_processes, render_accelerate, script_engine_environment
 
 MODULE = "trainers.train"
-_MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def render_files(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
@@ -37,8 +40,10 @@ def render_files(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
 
 def render_attempt(plan: LaunchPlan, probe: Probe) -> dict[str, str]:
     """Returns {name: text} of the files that belong to one attempt."""
+    deepspeed = configured_deepspeed(plan)
     return {
         "accelerate.yaml": render_accelerate(plan),
+        **({"deepspeed.json": _json(deepspeed)} if deepspeed else {}),
         "command.sh": render_command(plan),
         "environment.json": _json(describe_environment(probe)),
         "plan.json": _json(describe_plan(plan)),
@@ -51,41 +56,18 @@ def render_resolved(plan: ExperimentPlan) -> str:
     return header + yaml.safe_dump(dump_experiment(plan.experiment), sort_keys=False, allow_unicode=True, width=120)
 
 
-def render_accelerate(plan: LaunchPlan) -> str:
-    """Returns the strategy with its final counts, in Accelerate's own format; stock `accelerate launch` trains the same with it."""
-    several = plan.world_size > 1
-    lines = [f"# {_processes(plan)} on the {'CPU' if plan.device == 'cpu' else 'GPU'}.", "compute_environment: LOCAL_MACHINE"]
-    if several and plan.device == "cpu":
-        lines += [
-            "# `accelerate launch` starts one process for MULTI_CPU or use_cpu, whatever num_processes says (it leaves more to mpirun).",
-            "# MULTI_GPU starts them all; the ids of GPUs that do not exist hide the real ones, so that the training is on the CPU.",
-        ]
-    lines += [f"distributed_type: {'MULTI_GPU' if several else quoted('NO')}", f"use_cpu: {_yes(plan.device == 'cpu' and not several)}"]
-    if several and plan.device == "cpu":
-        lines.append(f'gpu_ids: "{",".join(["-1"] * plan.processes_per_node)}"')
-    lines += [
-        f"num_machines: {plan.nodes}",
-        f"num_processes: {plan.world_size}",
-        "machine_rank: 0",
-        f"mixed_precision: {quoted(_MIXED_PRECISION[plan.precision])}",
-    ]
-    if several:
-        lines.append(f"main_process_port: {plan.port}")
-    return "\n".join(lines) + "\n"
-
-
 def render_command(plan: LaunchPlan) -> str:
     """Returns a bash script that trains the same again, in a new run directory, without fullrank."""
     example = "script:  bash command.sh --lr 3e-5" if isinstance(plan, ScriptPlan) else "training:  bash command.sh optimizer.lr=3e-5"
     head = [
         "#!/usr/bin/env bash",
-        f"# {plan.name}: the same training again, in a new run directory, without fullrank ({_processes(plan)}).",
+        f"# {plan.name}: the same training again, in a new run directory, without fullrank ({num_processes(plan)}).",
         f"# Arguments go on to the {example}",
         "set -euo pipefail",
         *([f"cd {shlex.quote(str(plan.folder))}"] if isinstance(plan, ScriptPlan) else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in launch_environment(plan).items()),
     ]
-    if plan.launcher != "direct" or plan.world_size == 1:
+    if plan.launcher != "direct" or not joins_processes(plan):
         return "\n".join([*head, f'exec {_wrapped(launch_argv(plan, run_dir=False))} "$@"']) + "\n"
     return "\n".join(
         [*head, "", f'command=({_wrapped(launch_argv(plan, run_dir=False))} "$@")', _START_ALL_RANKS.format(last=plan.processes_per_node - 1)]
@@ -141,7 +123,16 @@ def _program(plan: LaunchPlan, run_dir: bool) -> list[str]:
     training = ["--config", str(plan.run.resolved), "--strategy", str(plan.attempt.accelerate)]
     training += ["--run-dir", str(plan.run.path)] if run_dir else []
     training += plan.mode.training_arguments()
-    return ["-m", MODULE, *training]
+    return ["-m", MODULE, *training, *_decided_overrides(plan)]
+
+
+def _decided_overrides(plan: LaunchPlan) -> list[str]:
+    """Returns what the plan decided and the ranks could not find out by themselves, as they take it."""
+    if not isinstance(plan, ExperimentPlan) or plan.experiment.train.micro_batch_size is not None:
+        return []
+    batches = plan.batches
+    is_the_rule = resolve_batches(batches.global_batch_size, batches.world_size, None) == batches
+    return [] if is_the_rule else [f"train.micro_batch_size={batches.micro_batch_size}"]
 
 
 def _launcher_arguments(plan: LaunchPlan) -> list[str]:
@@ -160,14 +151,14 @@ def launch_environment(plan: LaunchPlan) -> dict[str, str]:
     if plan.launcher != "direct":
         if not isinstance(plan, ScriptPlan):
             environment["PYTHONSAFEPATH"] = "1"  # what -P is to the ranks that a stock launcher starts
-    elif plan.world_size > 1:
+    elif joins_processes(plan):
         environment |= {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(plan.port),
             "WORLD_SIZE": str(plan.world_size),
             "LOCAL_WORLD_SIZE": str(plan.processes_per_node),
         }
-    if plan.launcher == "deepspeed" and plan.device == "cpu":
+    if "deepspeed" in (plan.launcher, plan.engine) and plan.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
     if isinstance(plan, ScriptPlan):
         environment |= _script_environment(plan)
@@ -181,14 +172,14 @@ def _script_environment(plan: ScriptPlan) -> dict[str, str]:
     environment = {}
     if plan.device == "cpu":
         environment = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}  # without the first, Accelerator() joins no processes on a CPU
-    if plan.precision != "fp32":
-        environment["ACCELERATE_MIXED_PRECISION"] = _MIXED_PRECISION[plan.precision]
-    return environment
+    if MIXED_PRECISION[plan.precision] != "no":
+        environment["ACCELERATE_MIXED_PRECISION"] = MIXED_PRECISION[plan.precision]
+    return environment | script_engine_environment(plan)
 
 
 def rank_environment(plan: LaunchPlan, rank: int) -> dict[str, str]:
     """Returns the variables of one rank that fullrank starts itself, as torchrun would set them."""
-    own = {"RANK": str(rank), "LOCAL_RANK": str(rank % plan.processes_per_node)} if plan.world_size > 1 else {}
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank % plan.processes_per_node)} if joins_processes(plan) else {}
     return launch_environment(plan) | own
 
 
@@ -202,6 +193,7 @@ def describe_plan(plan: LaunchPlan) -> dict[str, Any]:
             "gradient_accumulation_steps": plan.batches.gradient_accumulation_steps,
             "optimizer_steps": plan.optimizer_steps,
             "optimizer_steps_reason": plan.optimizer_steps_reason,
+            "memory": describe_memory(plan.memory),
             **({"forced_changes": [vars(change) for change in plan.forced_changes]} if plan.forced_changes else {}),
         }
     if isinstance(plan, ScriptPlan):
@@ -245,19 +237,6 @@ def describe_environment(probe: Probe) -> dict[str, Any]:
     }
 
 
-def quoted(word: str) -> str:
-    """Returns a YAML word that no YAML 1.1 reader takes for a boolean."""
-    return f"'{word}'" if word.lower() in ("no", "yes", "on", "off") else word
-
-
-def _yes(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _processes(plan: LaunchPlan) -> str:
-    return f"{plan.world_size} process{'es' if plan.world_size > 1 else ''}"
-
-
 def _wrapped(argv: list[str]) -> str:
     """Returns a command for bash, an option and its value to a line."""
     lines: list[str] = []
@@ -269,5 +248,5 @@ def _wrapped(argv: list[str]) -> str:
     return " \\\n  ".join(lines)
 
 
-def _json(value: dict[str, Any]) -> str:
+def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -19,8 +19,10 @@ from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
 from trainers.crash import CrashReport
-from trainers.engine import Engine, choose_precision
+from trainers.engine import Engine
+from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
+from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -30,8 +32,9 @@ from trainers.random_states import seed_random_states
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
+from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
-from trainers.warm_up import settle_reduction_order
+from trainers.warm_up import fit_micro_batch, settle_reduction_order
 from trainers.world import read_world
 
 
@@ -51,10 +54,11 @@ def join(config: str, overrides: Sequence[str], strategy_file: str | None, crash
     loaded = load_experiment(config, overrides)
     experiment = resolve(loaded)
     use_own_code(experiment, loaded.path)
-    strategy = load_strategy(strategy_file) if strategy_file else None
+    strategy = choose_strategy(load_strategy(strategy_file) if strategy_file else None)
     arithmetic = resolve_batches(experiment.train.global_batch_size, world.world_size, experiment.train.micro_batch_size)
     crash.phase = "joining the other ranks"
-    return Joined(loaded, experiment, arithmetic, Engine(world, strategy, choose_precision(experiment.train.precision, strategy)))
+    engine = build_engine(world, strategy, choose_precision(experiment.train.precision, strategy), experiment, arithmetic)
+    return Joined(loaded, experiment, arithmetic, engine)
 
 
 def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopRequests, crash: CrashReport) -> Training:
@@ -74,8 +78,10 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     crash.phase = "loading the model"
     model = build_model(task, experiment)
     engine.refuse_unless_equal(rank_facts(values, model))
-    model, optimizer = engine.prepare(model, build_optimizer(model.to(engine.device), experiment.optimizer))
+    num_parameters = count_parameters(model)
+    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
+    arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
@@ -83,17 +89,22 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
     stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
+    held = engine.gather_objects(engine.parameter_bytes(model))
     if world.is_main:
-        write_json(attempt.start, {"first_step": progress.step, "checkpoint": newest.name if newest else None})
+        write_json(
+            attempt.start,
+            {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size},
+        )
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
-    console.say(describe(engine, engine.unwrap(model), arithmetic, num_steps))
-    for note in (*checkpoints.notes, *task.notes):
+        update_status(run, strategy=engine.describe(), parameter_bytes=held)
+    console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps))
+    if arithmetic != joined.arithmetic:
+        console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
+    for note in (*checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:
         console.say(warning)
-    if engine.precision == "bf16" and engine.device.type == "cpu":
-        console.say("warning: bf16 on a CPU without AMX is about 3 times slower than fp32")
     console.say(f"resuming from {newest.name}" if newest else f"run directory {run.path}")
 
     facts = {"world_size": world.world_size, "precision": engine.precision, "attempt": attempt.number, "optimizer_steps": num_steps}
@@ -150,12 +161,16 @@ def rank_facts(values: dict[str, object], model: nn.Module) -> dict[str, str]:
     return {"the experiment": config.hexdigest()[:12], "the initial weights": weights.hexdigest()[:12], "torch's version": torch.__version__}
 
 
-def describe(engine: Engine, module: nn.Module, arithmetic: BatchArithmetic, num_steps: int) -> str:
-    """Returns the line that says what is about to run."""
-    world = engine.world
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in module.parameters())
-    strategy = "1 process" if world.world_size == 1 else f"DDP over {world.world_size} processes"
-    batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {world.world_size} x {arithmetic.gradient_accumulation_steps}"
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns how many numbers are trained, and how many there are."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters())
+
+
+def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, arithmetic: BatchArithmetic, num_steps: int) -> str:
+    """Returns the line that says what is about to run; `held_bytes`: the parameters in the memory of the rank that has most of them."""
+    trained, total = num_parameters
+    batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
     size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
-    return f"{strategy} on {engine.device.type}, {engine.precision}, {size}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
+    memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
+    how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
+    return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,17 @@ from launch.config.errors import FullrankError, Problem, StateError
 from launch.config.run_dir import RunDir, update_status
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
-from trainers.manifest import FORMAT, find_newest, is_complete, is_usable, prune, publish
+from trainers.manifest import find_newest, is_complete, is_usable, prune, publish
+from trainers.named_state import join_shares
 from trainers.random_states import random_states, restore_random_states, seed_random_states
-from trainers.restoring import restore_optimizer, restore_schedule, restore_weights
+from trainers.restoring import refuse_other_optimizer, restore_schedule
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
+SHARES = "training_state_*.pt"
+"""What the ranks above 0 write where each keeps a part of the optimizer's state."""
+STATE_FORMAT = 2
+"""Of the files named above: 2 has the optimizer's state by parameter name."""
 _FULL_BYTES = 1 << 20
 
 
@@ -71,30 +76,29 @@ class Checkpoints:
             FullrankError: two saves in a row failed (a full disk, say); the older checkpoints are still there.
         """
         started = time.perf_counter()
-        ranks = self._engine.gather_objects(random_states(self._engine.device))
-        if not self._engine.world.is_main:
-            return
         self.wait()
         path = self._run.checkpoints / f"checkpoint-{progress.step}"
-        if is_complete(path):
+        ranks = self._engine.gather_objects(random_states(self._engine.device))
+        if self._engine.from_main(is_complete(path)):
             return
-        module = self._engine.unwrap(model)
-        scaler = self._engine.accelerator.scaler
-        tensors = {
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
-            "random": ranks,
-        }
+        snapshot = self._engine.snapshot(model, optimizer)
+        if snapshot is None:
+            return
+        module = self._engine.exported(model)
+        scaler = self._engine.scaler
+        tensors: dict[str, Any] = {"optimizer": snapshot.optimizer}
+        if self._engine.world.is_main:
+            tensors |= {"schedule": schedule.state_dict(), "scaler": scaler.state_dict() if scaler else None, "random": ranks}
         state = asdict(progress) | {
-            "format": FORMAT,
+            "format": STATE_FORMAT,
             "world_size": self._engine.world.world_size,
             "threads": torch.get_num_threads(),
             "experiment": dict(self._experiment),
         }
-        weights = dict(module.state_dict())
+        weights = snapshot.weights
         if self._options.background:
-            weights, tensors = self._copies.take((weights, tensors))
+            if not snapshot.is_copy:
+                weights, tensors = self._copies.take((weights, tensors))
             self._writer = threading.Thread(target=self._write, args=(path, module, weights, tensors, state, started), name="checkpoint")
             self._writer.start()
             self._blocked_s = time.perf_counter() - started
@@ -149,20 +153,22 @@ class Checkpoints:
             StateError: it belongs to another experiment, to a newer format, or to a model of other shapes.
         """
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if state["format"] > FORMAT:
-            raise StateError(
-                Problem(f"was written in format {state['format']}, and this fullrank reads up to {FORMAT}", where=str(path), fix="update fullrank")
-            )
+        if state["format"] != STATE_FORMAT:
+            fix = "update fullrank" if state["format"] > STATE_FORMAT else "go on with the fullrank that wrote it"
+            raise StateError(Problem(f"was written in format {state['format']}, and this fullrank reads {STATE_FORMAT}", where=str(path), fix=fix))
         self.notes += _refuse_other_training(state["experiment"], self._experiment, path)
         self.load_weights(path, model)
-        tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
-        restore_optimizer(optimizer, tensors["optimizer"], path)
+        tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True, mmap=True)
+        others = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in sorted(path.glob(SHARES))]
+        saved = join_shares(share["optimizer"] for share in (tensors, *others))
+        refuse_other_optimizer(saved, self._engine.unwrap(model), optimizer, path)
+        self._engine.restore_optimizer(model, optimizer, saved)
         durations = [values.get("train", {}).get("duration") for values in (state["experiment"], self._experiment)]
         restore_schedule(schedule, tensors["schedule"], has_new_length=durations[0] != durations[1])
         if durations[0] != durations[1]:
             self.notes.append(f"train.duration was {durations[0]} and is {durations[1]}: the learning rate follows the new length from here on")
-        if self._engine.accelerator.scaler and tensors["scaler"]:
-            self._engine.accelerator.scaler.load_state_dict(tensors["scaler"])
+        if self._engine.scaler and tensors["scaler"]:
+            self._engine.scaler.load_state_dict(tensors["scaler"])
         self._restore_exactness(state, tensors["random"])
         return Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
 
@@ -179,28 +185,56 @@ class Checkpoints:
         restore_random_states(random_states[world.rank], self._engine.device)
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
-        """Replaces the model's weights by a checkpoint's."""
-        restore_weights(path / "model.safetensors", self._engine.unwrap(model))
+        """Replaces the model's weights by a checkpoint's. Every rank must call this."""
+        self._engine.restore_weights(model, path / "model.safetensors")
 
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        temporary, is_main = path.with_name(f".{path.name}.tmp"), self._engine.world.is_main
+
+        def make_room() -> None:
+            if is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+
+        def write_files() -> None:
+            if not is_main:
+                torch.save(tensors, temporary / SHARES.replace("*", f"{self._engine.world.rank:05d}"))
+                return
             self._task.save(module, temporary, weights)
             torch.save(tensors, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+        try:
+            self._together(make_room)
+            self._together(write_files)
+            self._failures_in_a_row = 0
+            if not is_main:
+                return
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
             prune(self._run, self._options.keep, state["best_step"] if self._options.keep_best else None)
-            self._failures_in_a_row = 0
             size = sum(file.stat().st_size for file in path.iterdir())
             self._written = {"step": state["step"], "seconds": round(time.perf_counter() - started, 3), "bytes": size}
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
             is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
-            shutil.rmtree(temporary, ignore_errors=True)
+            if is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
             known = error if isinstance(error, OSError) else OSError(str(error))
             self._failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if is_full else known
             self._failures_in_a_row += 1
+
+    def _together(self, act: Callable[[], None]) -> None:
+        """Acts, and returns when every rank that takes part in saving has; what failed on one is raised on all of them."""
+        failure: OSError | RuntimeError | None = None
+        try:
+            act()
+        except (OSError, RuntimeError) as error:
+            failure = error
+        everywhere = self._engine.gather_saved(failure and str(failure)) if self._engine.divides_state else []
+        if failure is not None:
+            raise failure
+        for rank, what in enumerate(everywhere):
+            if what is not None:
+                raise OSError(f"rank {rank}: {what}")
 
 
 def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:

@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 
+from torch import Tensor
+
 from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Cause, RunDir, update_status
 from trainers.engine import Engine
@@ -22,10 +24,11 @@ def close(training: Training, cause: Cause | None, has_result: bool = True) -> i
         has_result: whether the weights at the end are worth keeping.
     """
     run, progress = training.run, training.progress
+    weights = training.engine.whole_weights(training.model) if cause is None and has_result else {}
     if training.engine.world.is_main:
         if cause is None:
             if has_result:
-                save_model(training)
+                save_model(training, weights)
             update_status(run, state="completed", cause=None, step=progress.step, ended=time.time())
             _report(run, training)
         else:
@@ -56,12 +59,11 @@ def exit_code(cause: Cause | None) -> int:
     return EXIT_INTERRUPTED if cause == "user" else EXIT_STOPPED
 
 
-def save_model(training: Training) -> None:
-    """Replaces <run>/model by the model in its library's own format. Rank 0 only."""
-    model = training.engine.unwrap(training.model)
+def save_model(training: Training, weights: dict[str, Tensor]) -> None:
+    """Replaces <run>/model by the model with these weights, in its library's own format. Rank 0 only."""
     temporary = training.run.model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    training.task.save(model, temporary, model.state_dict())
+    training.task.save(training.engine.exported(training.model), temporary, weights)
     shutil.rmtree(training.run.model, ignore_errors=True)
     temporary.rename(training.run.model)
 

@@ -1,58 +1,60 @@
-"""The processes that train together: the Accelerator, the strategy, precision and the few collectives the loop needs."""
+"""The processes that train together: the Accelerator, precision and the few collectives the loop needs.
+
+Engine is also the engine of one process and of DDP, where every rank holds the whole model; trainers/engines/ has those that divide it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Precision
 from launch.config.strategy import Strategy
+from trainers.hardware import ACCELERATE_PRECISION, choose_device, prepare_arithmetic, refuse_precision
+from trainers.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
+from trainers.restoring import restore_weights
+from trainers.told import refuse_contradictions
 from trainers.world import OTHER_WORLDS, World
 
-_ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+BuildOptimizer = Callable[[nn.Module], Optimizer]
 
 
-def choose_device(strategy: Strategy | None) -> str:
-    """Returns `cpu` or `cuda`: what the strategy or Accelerate's environment says, else what there is.
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds of model and optimizer, in whole tensors, by parameter name: the same under every engine.
 
-    Raises:
-        ConfigError: GPUs are asked for, or visibly there, and torch cannot use them.
+    Args:
+        weights: every parameter and buffer on rank 0, else empty.
+        optimizer: this rank's share of the optimizer state; the shares of all ranks are the whole of it.
+        is_copy: the tensors are in host memory, and training does not change them.
     """
-    if (strategy and strategy.use_cpu) or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    asked = strategy is not None and strategy.use_cpu is False and strategy.where is not None
-    if asked or os.path.exists("/proc/driver/nvidia/version"):
-        why = f"the strategy {strategy.where} is for GPUs" if asked and strategy else "this machine has an NVIDIA driver"
-        what = f"{why}, but torch {torch.__version__} (CUDA {torch.version.cuda}) finds no GPU it can use"
-        raise ConfigError(
-            Problem(what, fix="--strategy cpu to train on the CPU on purpose; otherwise compare the driver's CUDA version with torch's")
-        )
-    return "cpu"
 
-
-def choose_precision(experiment: Precision | None, strategy: Strategy | None) -> Precision:
-    """Returns the experiment's precision, else the strategy's, else what `accelerate launch` was told, else fp32."""
-    told = {"no": "fp32"}.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), os.environ.get("ACCELERATE_MIXED_PRECISION"))
-    precision = experiment or (strategy.precision if strategy else None) or told or "fp32"
-    if precision not in _ACCELERATE_PRECISION:
-        raise ConfigError(Problem(f"mixed_precision {precision!r} is not possible", allowed=", ".join(_ACCELERATE_PRECISION)))
-    return precision  # type: ignore[return-value]
+    weights: dict[str, Tensor]
+    optimizer: OptimizerState
+    is_copy: bool
 
 
 class Engine:
-    """One process's view of the training group. Every method that says so must be called by all ranks."""
+    """One process's view of the training group: one process alone, or DDP. Every method that says so must be called by all ranks."""
+
+    name = "ddp"
+    divides_parameters = False
+    """Whether a rank holds a part of the parameters: then all ranks must make equally many forward passes, together."""
+    divides_state = False
+    """Whether a rank holds a part of the optimizer's state: then every rank writes its share of a checkpoint."""
 
     def __init__(self, world: World, strategy: Strategy | None, precision: Precision) -> None:
         """Joins the process group. Every rank must call this.
@@ -60,23 +62,20 @@ class Engine:
         Raises:
             ConfigError: the strategy and the processes that were found differ, or the precision cannot run here.
         """
-        _refuse_contradictions(world, strategy)
+        refuse_contradictions(world, strategy)
         device = choose_device(strategy)
-        if precision == "fp16" and device == "cpu":
-            raise ConfigError(Problem("fp16 needs a GPU (loss scaling)", key="train.precision", allowed="fp32, bf16", fix="train.precision=bf16"))
+        self.notes = refuse_precision(precision, device)
+        prepare_arithmetic(precision)
         if world.world_size == 1:
             for name in ("LOCAL_RANK", *OTHER_WORLDS):  # any of them makes Accelerate open a process group for one
                 os.environ.pop(name, None)
-        self.world, self.precision = world, precision
+        self.world, self.precision, self.strategy = world, precision, strategy
         self.accelerator = Accelerator(
             cpu=device == "cpu",
-            mixed_precision=_ACCELERATE_PRECISION[precision],
+            mixed_precision=ACCELERATE_PRECISION[precision],
             step_scheduler_with_optimizer=False,
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # given, so that no variable divides our gradients
-            kwargs_handlers=[
-                InitProcessGroupKwargs(backend="gloo" if device == "cpu" else "nccl"),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            ]
+            kwargs_handlers=[InitProcessGroupKwargs(backend=self.backend(device)), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
             if world.world_size > 1
             else None,
         )
@@ -86,35 +85,120 @@ class Engine:
             )
         self.device = self.accelerator.device
         self._control: Any = torch.distributed.new_group(backend="gloo") if device == "cuda" and world.world_size > 1 else None
+        self._saving: Any = None
 
-    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    def backend(self, device: str) -> str:
+        """Returns what torch.distributed talks over."""
+        return "gloo" if device == "cpu" else "nccl"
+
+    def prepare(self, model: nn.Module, build_optimizer: BuildOptimizer) -> tuple[nn.Module, Any]:
         """Returns the model as every rank trains it, in step, and its optimizer. Every rank must call this."""
-        prepared: tuple[nn.Module, Optimizer] = self.accelerator.prepare(model, optimizer)
+        model.to(self.device)
+        prepared: tuple[nn.Module, Any] = self.accelerator.prepare(model, build_optimizer(model))
         return prepared
+
+    def describe(self) -> str:
+        """Returns what keeps the processes in step, in words."""
+        return "1 process" if self.world.world_size == 1 else f"DDP over {self.world.world_size} processes"
+
+    def parameter_bytes(self, model: nn.Module) -> int:
+        """Returns how much memory this rank's parameters take."""
+        return sum(local_bytes(parameter) for parameter in model.parameters())
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Returns the library's own module inside the wrapper (Accelerate's unwrap_model would import DeepSpeed to look for its own)."""
         return model.module if isinstance(model, DistributedDataParallel) else model
 
-    @contextmanager
-    def accumulating(self, model: nn.Module, is_last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the last micro-batch of a step only."""
-        if is_last or self.world.world_size == 1:
-            yield
-        else:
-            with self.accelerator.no_sync(model):
-                yield
+    def evaluated(self, model: nn.Module) -> nn.Module:
+        """Returns the module to call in an evaluation."""
+        return self.unwrap(model)
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """Returns the module that can write whole weights in the library's format; its own weights may be missing."""
+        return self.unwrap(model)
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every rank the buffers of rank 0 (BatchNorm's statistics), as DDP does before each forward pass. Every rank must call this."""
+        if self.world.world_size > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """Returns the context of an evaluation."""
+        return torch.inference_mode()
+
+    def accumulating(self, model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+        """Returns the context of a micro-batch: gradients are exchanged in the last one of a step only."""
+        return nullcontext() if is_last or self.world.world_size == 1 else self.accelerator.no_sync(model)
 
     def backward(self, loss_sum: Tensor, global_count: float) -> None:
         """Adds this rank's gradients of `loss_sum / global_count`; DDP's mean over ranks is undone here."""
         self.accelerator.backward(loss_sum * (self.world.world_size / global_count))
 
-    def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:
-        """Returns the norm of the whole gradient, float32 [], before clipping it to `max_norm`. Every rank must call this."""
-        if max_norm is None:
-            max_norm = float("inf")
-        norm: Tensor = self.accelerator.clip_grad_norm_(model.parameters(), max_norm)
+    def take_step(self, model: nn.Module, optimizer: Any, max_norm: float | None) -> Tensor:
+        """Clips the gradients to `max_norm`, lets the optimizer move the weights, and forgets the gradients. Every rank must call this.
+
+        Returns:
+            The norm of the whole gradient over all ranks before clipping, float32 [].
+        """
+        norm: Tensor = self.accelerator.clip_grad_norm_(model.parameters(), float("inf") if max_norm is None else max_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def snapshot(self, model: nn.Module, optimizer: Any) -> Snapshot | None:
+        """Returns what a checkpoint holds, or None on a rank that has no part in saving. Every rank must call this."""
+        if not self.world.is_main:
+            return None
+        module = self.unwrap(model)
+        return Snapshot(dict(module.state_dict()), named_optimizer_state(module, optimizer), is_copy=False)
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Returns every weight whole on rank 0, elsewhere {}. Every rank must call this."""
+        return dict(self.unwrap(model).state_dict()) if self.world.is_main else {}
+
+    def restore_weights(self, model: nn.Module, file: Path) -> None:
+        """Replaces the model's weights by those of a safetensors file. Every rank must call this."""
+        restore_weights(file, self.unwrap(model))
+
+    def restore_optimizer(self, model: nn.Module, optimizer: Any, saved: OptimizerState) -> None:
+        """Replaces the optimizer's state by a saved one. Every rank must call this."""
+        restore_optimizer_state(self.unwrap(model), optimizer, saved)
+
+    @property
+    def scaler(self) -> Any:
+        """What scales the loss of fp16, with its state_dict; else None."""
+        return self.accelerator.scaler
+
+    def gather_saved(self, value: Any) -> list[Any]:
+        """Returns every rank's value, by rank; for the threads that write a checkpoint, beside training. All of them must call this."""
+        if self.world.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world.world_size
+        torch.distributed.all_gather_object(values, value, group=self._saving)
+        return values
+
+    def refuse_unless_in_step(self, model: nn.Module, step: int) -> None:
+        """Compares one number for all of a rank's whole parameters over the ranks. Every rank must call this, now and then.
+
+        Raises:
+            FullrankError: they differ; names the ranks.
+        """
+        if self.world.world_size == 1:
+            return
+        sums = self.gather_objects((step, self.checksum(model)))
+        odd = [rank for rank, value in enumerate(sums) if value != sums[0]]
+        if odd:
+            ranks = ", ".join(map(str, odd[:4]))
+            what = f"after step {step} the parameters of rank {ranks} are not those of rank 0: the ranks train different models"
+            fix = "fullrank resume goes on from before; if it comes back, a GPU or a link is broken, or own code draws random weights"
+            raise FullrankError(Problem(what, fix=fix))
+
+    def checksum(self, model: nn.Module) -> float:
+        """Returns a number that equal parameters share; all of what ranks must hold alike goes into it."""
+        with torch.no_grad():
+            sums = [parameter.detach().sum(dtype=torch.float64) for parameter in model.parameters() if not is_divided(parameter)]
+            return float(torch.stack(sums).sum()) if sums else 0.0
 
     def sum_over_ranks(self, values: Sequence[float | Tensor]) -> list[float]:
         """Returns the sums of each value over all ranks, in float64. Every rank must call this.
@@ -172,21 +256,12 @@ class Engine:
         self.accelerator.end_training()
 
 
-def _refuse_contradictions(world: World, strategy: Strategy | None) -> None:
-    """What the launcher was told and what train.py was told must be one training."""
-    for name, kind in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DEEPSPEED"), ("ACCELERATE_USE_MEGATRON_LM", "MEGATRON_LM")):
-        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise ConfigError(
-                Problem(f"accelerate was told distributed_type {kind} ({name}), which has no engine here", allowed="NO, MULTI_CPU, MULTI_GPU")
-            )
-    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
-        what = f"accelerate was told to compile (ACCELERATE_DYNAMO_BACKEND={os.environ['ACCELERATE_DYNAMO_BACKEND']}); that belongs to the experiment"
-        raise ConfigError(Problem(what, fix="model.compile=true, without the variable or dynamo_config"))
-    if strategy is None or strategy.engine is None:
-        return
-    nodes, per_node = strategy.num_nodes or 1, strategy.processes_per_node
-    if per_node is not None and nodes * per_node != world.world_size:
-        what = f"the strategy is for {nodes * per_node} processes, and {world.world_size} were started: training would not be what the file says"
-        raise ConfigError(Problem(what, where=strategy.where, fix=f"start {nodes * per_node} processes, or leave --strategy out"))
-    if strategy.engine == "single" and world.world_size > 1:
-        raise ConfigError(Problem(f"distributed_type NO with {world.world_size} processes would train separate models", where=strategy.where))
+def local_bytes(tensor: Tensor) -> int:
+    """Returns the bytes of what this rank holds of a tensor."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local.numel() * local.element_size()
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Returns whether this rank holds a part of a tensor that others hold the rest of: as a DTensor, or as ZeRO-3 does."""
+    return isinstance(tensor, DTensor) or hasattr(tensor, "ds_id")

@@ -52,7 +52,7 @@ class Evaluator:
         """
         started = time.perf_counter()
         engine, task, world = self._engine, self._task, self._engine.world
-        module = engine.unwrap(model)
+        module = engine.evaluated(model)
         was_training = module.training
         module.eval()
         batches = evaluation_batches(task.num_samples[split], self._batch_size, world.rank, world.world_size, task.lengths(split))
@@ -61,13 +61,16 @@ class Evaluator:
         )
         metrics = task.build_metrics().to(engine.device)
         loss_sum, count, worst = torch.zeros((), dtype=torch.float64), 0, list[Judged]()
-        with torch.inference_mode(), engine.accelerator.autocast():
+        with engine.without_gradients(), engine.accelerator.autocast():
             stop_checks = StopChecks(self._stops, engine.sum_over_ranks, world.is_main, f"evaluating the {split} split")
             remaining = zip(batches, loader, strict=True)
             for _ in range(num_rounds(task.num_samples[split], self._batch_size, world.world_size)):
                 stop_checks.before_batch()
                 following = next(remaining, None)
                 if following is None:  # the other ranks have one more
+                    if engine.divides_parameters:  # and need this rank's part of the weights for it
+                        sample = task.collate([task.dataset(split)[0, 0]])
+                        task.evaluate_batch(module, move_batch(sample, engine.device))
                     break
                 indices, batch = following
                 losses, batch_count, arguments = task.evaluate_batch(module, move_batch(batch, engine.device))

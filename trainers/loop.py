@@ -168,9 +168,7 @@ def train_step(training: Training, batches: StepBatches) -> StepResult:
         count_throughput(training, batch, padding)
     lr = max(group["lr"] for group in training.optimizer.param_groups)
     with phase("optimizer"):
-        norm = engine.clip(training.model, train.gradient_clip_norm)
-        training.optimizer.step()
-        training.optimizer.zero_grad(set_to_none=True)
+        norm = engine.take_step(training.model, training.optimizer, train.gradient_clip_norm)
     if training.experiment.schedule.name != "plateau":
         training.schedule.step()
     return StepResult(loss_sum, global_count, norm, lr, agreed_cause(flags))
@@ -261,7 +259,8 @@ def write_record(training: Training, split: str, step: int, values: dict[str, An
 
 
 def save(training: Training) -> None:
-    """Writes a checkpoint of this step. Every rank must call this."""
+    """Writes a checkpoint of this step, of parameters that are in step. Every rank must call this."""
+    training.engine.refuse_unless_in_step(training.model, training.progress.step)
     training.checkpoints.save(training.model, training.optimizer, training.schedule, training.progress)
 
 

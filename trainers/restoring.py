@@ -1,4 +1,4 @@
-"""Puts a checkpoint's weights, optimizer and schedule into those of this training, or says which part does not fit."""
+"""Puts a checkpoint's weights and schedule into those of this training, or says which part of it does not fit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from launch.config.errors import Problem, StateError
+from trainers.named_state import OptimizerState
 
 _OF_A_LENGTH = ("total_steps", "_schedule_phases")
 """What OneCycleLR's state says of its length; the other schedules keep theirs in functions, which are not saved."""
@@ -49,21 +50,18 @@ def find_misfit(file: Path, module: nn.Module) -> str | None:
     return f"{foreign} {saved[foreign]} is not in this model" if foreign else None
 
 
-def restore_optimizer(optimizer: Any, state: Mapping[str, Any], path: Path) -> None:
-    """Puts an optimizer's state back.
-
-    Raises:
-        StateError: it is of another optimizer, or of other parameters.
-    """
-    groups, own = state["param_groups"], optimizer.state_dict()["param_groups"]
-    saved_sizes, own_sizes = ([len(group["params"]) for group in side] for side in (groups, own))
-    if saved_sizes != own_sizes:
-        what = f"the optimizer's state is of {sum(saved_sizes)} parameters in groups of {saved_sizes}, and here are {own_sizes}"
-        raise StateError(Problem(what, where=str(path), fix="the same model.freeze and optimizer as before, or a new run"))
-    if groups and set(groups[0]) != set(own[0]):
+def refuse_other_optimizer(saved: OptimizerState, model: nn.Module, optimizer: Any, path: Path) -> None:
+    """Raises StateError where a saved state is of another optimizer, or of parameters that are not trained here."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own, foreign = optimizer.param_groups, next((name for name in saved["state"] if name not in trained), None)
+    if foreign or len(saved["groups"]) != len(own):
+        what = f"of {foreign}, which is not trained here" if foreign else f"in {len(saved['groups'])} groups of parameters, and here are {len(own)}"
+        raise StateError(
+            Problem(f"the optimizer's state is {what}", where=str(path), fix="the same model.freeze and optimizer as before, or a new run")
+        )
+    if own and set(saved["groups"][0]) != set(own[0]) - {"params"}:
         what = f"the optimizer's state is of another optimizer than {type(getattr(optimizer, 'optimizer', optimizer)).__name__}"
         raise StateError(Problem(what, where=str(path), key="optimizer.name", fix="the same optimizer.name as before, or a new run"))
-    optimizer.load_state_dict(state)
 
 
 def restore_schedule(schedule: Any, state: Mapping[str, Any], has_new_length: bool) -> None:

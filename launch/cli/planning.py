@@ -91,6 +91,7 @@ def make_plan(
     run_root: Path | None = None,
     attempt: int = 1,
     mode: Mode = PLAIN,
+    micro_batch_size: int | None = None,
 ) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan of an experiment, and what the machine answered; writes nothing.
 
@@ -99,7 +100,7 @@ def make_plan(
     """
     loaded = load_experiment(experiment, overrides)
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
-    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
+    options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode, micro_batch_size)
     answers = probe_experiment(loaded.experiment, run_path, loaded.path)
     return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
 
@@ -171,7 +172,8 @@ def plan_again(
         return make_script_plan(Path(last["script"]), last["arguments"], folder, strategy, **same)
     if not run.resolved.is_file():
         raise StateError(Problem("does not say what was started in it: neither a script's plan.json nor resolved.yaml is there", where=str(run.path)))
-    plan, answers = make_plan(str(run.resolved), overrides, strategy, **same)
+    decided = ((read_json(attempt.start) if attempt else None) or {}).get("micro_batch_size") or last.get("micro_batch_size")
+    plan, answers = make_plan(str(run.resolved), overrides, strategy, **same, micro_batch_size=decided)
     earlier = tuple(Change(**change) for change in last.get("forced_changes", ()))
     return with_changes_checked(plan, dump_experiment(resolve(load_experiment(str(run.resolved)))), earlier, force), answers
 

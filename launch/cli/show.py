@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from launch.memory_plan import memory_rows
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.render import launch_argv, launch_environment
@@ -31,6 +32,7 @@ def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
         ),
         _section("derived", _values(plan, ("derived", "strategy"))),
         _section("batch", _batch_lines(plan) if isinstance(plan, ExperimentPlan) else []),
+        _section("memory a rank", _memory_lines(plan) if isinstance(plan, ExperimentPlan) else []),
         _section("command", [variables, shlex.join(launch_argv(plan))]),
         _section("files", [f"{plan.run.path}/", *(f"  {name}" for name in sorted(files))]),
         _section("warnings", list(plan.warnings)),
@@ -50,6 +52,10 @@ def _batch_lines(plan: ExperimentPlan) -> list[str]:
     product = f"{batches.micro_batch_size} a process x {processes} x {batches.gradient_accumulation_steps} accumulated"
     steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
     return [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]
+
+
+def _memory_lines(plan: ExperimentPlan) -> list[str]:
+    return [*table(memory_rows(plan.memory)), *plan.memory.notes]
 
 
 def _values(plan: LaunchPlan, kinds: tuple[str, ...]) -> list[str]:

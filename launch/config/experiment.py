@@ -12,7 +12,8 @@ from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
 DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "image_folder", "idx", "cifar"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
+"""Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME_IN_WORDS = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 Probability = Annotated[float, Field(ge=0, lt=1)]

@@ -35,26 +35,26 @@ def resolve_batches(global_batch_size: int, world_size: int, micro_batch_size: i
     if global_batch_size % world_size:
         lower, upper = global_batch_size // world_size * world_size, math.ceil(global_batch_size / world_size) * world_size
         possible = " or ".join(str(n) for n in (lower, upper) if n)
-        divisors = ", ".join(str(n) for n in _divisors(global_batch_size)[:12])
+        counts = ", ".join(str(n) for n in divisors(global_batch_size)[:12])
         raise ConfigError(
             Problem(
                 f"{global_batch_size} samples do not split evenly over {world_size} processes",
                 key="train.global_batch_size",
-                allowed=f"a multiple of {world_size}, nearest {possible}; or {divisors} processes",
+                allowed=f"a multiple of {world_size}, nearest {possible}; or {counts} processes",
                 fix=f"train.global_batch_size={upper}",
             )
         )
     share = global_batch_size // world_size
     if micro_batch_size is None:
-        micro_batch_size = max(n for n in _divisors(share) if n <= LARGEST_DEFAULT_MICRO_BATCH)
+        micro_batch_size = max(n for n in divisors(share) if n <= LARGEST_DEFAULT_MICRO_BATCH)
     if share % micro_batch_size:
-        near = min(_divisors(share), key=lambda n: abs(n - (micro_batch_size or 0)))
+        near = min(divisors(share), key=lambda n: abs(n - (micro_batch_size or 0)))
         raise ConfigError(
             Problem(
                 f"micro-batches of {micro_batch_size} do not add up to the {share} samples of a process "
                 f"({global_batch_size} samples over {world_size} process{'es' if world_size > 1 else ''})",
                 key="train.micro_batch_size",
-                allowed=f"a divisor of {share}: {', '.join(map(str, _divisors(share)))}",
+                allowed=f"a divisor of {share}: {', '.join(map(str, divisors(share)))}",
                 fix=f"train.micro_batch_size={near}",
             )
         )
@@ -264,6 +264,7 @@ def _is_set(loaded: LoadedExperiment, key: str) -> bool:
     return loaded.origins[key].kind != "default" and getattr(model, name) != type(model).model_fields[name].default
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """Returns every whole number that divides `number`, ascending."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return sorted({*small, *(number // n for n in small)})

@@ -38,6 +38,11 @@ class Attempt:
         return self.path / "accelerate.yaml"
 
     @property
+    def deepspeed(self) -> Path:
+        """DeepSpeed's configuration, under its engine alone."""
+        return self.path / "deepspeed.json"
+
+    @property
     def command(self) -> Path:
         return self.path / "command.sh"
 

@@ -12,6 +12,7 @@ import pytest
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.sources import HubName
 from launch.config.strategy import AUTO, Strategy
+from launch.model_size import UnknownSize
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.probe import Code, ExperimentProbe, Machine, Place
@@ -80,6 +81,7 @@ def make_probe() -> Callable[..., ExperimentProbe]:
             hub_cached=frozenset(),
             unreachable_hub=None,
             is_wandb_logged_in=False,
+            size=UnknownSize("the model has not been fetched yet"),
         )
         return replace(known, **changes)
 

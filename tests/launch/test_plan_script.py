@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launch.config.strategy import AUTO, Strategy
+from launch.config.errors import ConfigError
+from launch.config.strategy import AUTO, Strategy, find_strategy, load_strategy
 from launch.plan import Options
 from launch.plan_script import plan_script
 from launch.render import describe_plan, launch_argv, launch_environment, rank_environment, render_command, render_files
@@ -98,3 +101,31 @@ def test_command_sh_starts_it_again_in_its_folder(make):
         "exec /env/bin/python /home/me/train.py \\\n"
         '  --lr 1e-3 "$@"\n'
     )
+
+
+def test_a_script_is_told_of_fsdp2_as_accelerate_launch_would(make):
+    environment = launch_environment(make(strategy=load_strategy("fsdp2"), num_gpus=2))
+    assert {name: value for name, value in environment.items() if "FSDP" in name} == {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_OFFLOAD_PARAMS": "false",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_ACTIVATION_CHECKPOINTING": "false",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    }
+    assert find_strategy(environment).fsdp == load_strategy("fsdp2").fsdp
+
+
+def test_a_scripts_deepspeed_json_leaves_batches_to_accelerate_and_says_the_precision(make, make_probe):
+    plan = make(strategy=load_strategy("zero2"), num_gpus=2)
+    config = json.loads(render_files(plan, make_probe())["attempts/0001/deepspeed.json"])
+    assert (config["train_batch_size"], config["bf16"], config["fp16"]) == ("auto", {"enabled": True}, {"enabled": False})
+    assert launch_environment(plan)["ACCELERATE_DEEPSPEED_CONFIG_FILE"] == str(plan.attempt.deepspeed)
+
+
+@pytest.mark.parametrize(("name", "what"), [("fsdp2", "does not shard, and says nothing"), ("zero2", "joins no DeepSpeed processes")])
+def test_a_script_on_a_cpu_is_refused_what_accelerate_does_not_do_there(make, name, what):
+    with pytest.raises(ConfigError, match=what):
+        make(strategy=replace(load_strategy(name), precision="fp32"))

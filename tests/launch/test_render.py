@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.config.deepspeed import DeepSpeedFacts, resolve_deepspeed
 from launch.config.load import load_experiment
 from launch.config.strategy import load_strategy, parse_strategy
 from launch.config.yaml_files import load_yaml
@@ -25,6 +26,10 @@ CASES = {
     "cpu_2_torchrun": {"processes_per_node": 2, "launcher": "torchrun"},
     "gpu_1": {"num_gpus": 1},
     "gpu_8": {"num_gpus": 8, "strategy": "ddp", "processes_per_node": 8},
+    "fsdp2_8": {"num_gpus": 8, "strategy": "fsdp2", "processes_per_node": 8},
+    "fsdp2_cpu_2": {"strategy": "fsdp2", "processes_per_node": 2, "precision": "fp32"},
+    "zero2_8": {"num_gpus": 8, "strategy": "zero2", "processes_per_node": 8},
+    "zero3_offload_1": {"num_gpus": 1, "strategy": "zero3_offload", "launcher": "accelerate"},
 }
 
 
@@ -32,7 +37,8 @@ def rendered(case, make_plan, make_probe):
     options = dict(CASES[case])
     probe = make_probe(num_gpus=options.pop("num_gpus", 0))
     strategy = load_strategy(options.pop("strategy", "auto"))
-    return render_files(make_plan("optimizer.lr=3e-5", strategy=strategy, probe=probe, **options), probe)
+    precision = [f"train.precision={options.pop('precision')}"] if "precision" in options else []
+    return render_files(make_plan("optimizer.lr=3e-5", *precision, strategy=strategy, probe=probe, **options), probe)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -129,7 +135,40 @@ def test_resolved_yaml_loads_back_to_the_same_experiment(make_plan, make_probe, 
     assert load_experiment(str(path)).experiment == plan.experiment
 
 
-@pytest.mark.parametrize(("case", "use_cpu", "processes"), [("cpu_1", True, 1), ("cpu_2", True, 2), ("gpu_1", False, 1), ("gpu_8", False, 8)])
+@pytest.mark.parametrize("name", ["fsdp2", "fsdp2_offload", "zero1", "zero2", "zero3", "zero3_offload"])
+def test_a_sharding_strategy_reads_back_from_its_attempt(name, make_plan, make_probe, tmp_path):
+    probe, strategy = make_probe(num_gpus=2), load_strategy(name)
+    plan = make_plan(strategy=strategy, probe=probe, processes_per_node=2)
+    files = render_files(plan, probe)
+    for file in ("accelerate.yaml", "deepspeed.json"):
+        text = files.get(f"attempts/0001/{file}")
+        if text is not None:
+            (tmp_path / file).write_text(text.replace(str(plan.attempt.path), str(tmp_path)))
+    found = load_strategy(str(tmp_path / "accelerate.yaml"))
+    assert (found.engine, found.fsdp, found.processes_per_node, found.precision) == (strategy.engine, strategy.fsdp, 2, "bf16")
+    if strategy.deepspeed:
+        assert found.deepspeed.config == plan.deepspeed
+        assert resolve_deepspeed(found.deepspeed, DeepSpeedFacts(plan.experiment, plan.batches, "bf16")) == plan.deepspeed
+
+
+def test_one_process_that_shards_joins_a_group_of_its_own(make_plan, make_probe):
+    plan = make_plan(strategy=load_strategy("zero3_offload"), probe=make_probe())
+    assert rank_environment(plan, 0) == {
+        "OMP_NUM_THREADS": "8",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "22108",
+        "WORLD_SIZE": "1",
+        "LOCAL_WORLD_SIZE": "1",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "DS_ACCELERATOR": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "use_cpu", "processes"),
+    [("fsdp2_8", False, 8), ("fsdp2_cpu_2", True, 2), ("cpu_1", True, 1), ("cpu_2", True, 2), ("gpu_1", False, 1), ("gpu_8", False, 8)],
+)
 def test_accelerate_yaml_says_the_same_when_read_back(case, use_cpu, processes, make_plan, make_probe, tmp_path):
     path = tmp_path / "accelerate.yaml"
     path.write_text(rendered(case, make_plan, make_probe)["attempts/0001/accelerate.yaml"])

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from launch.config.accelerate_blocks import DEEPSPEED_KEYS, DEEPSPEED_OTHERS, FSDP_DEFAULTS, FSDP_INERT
 from launch.config.load import load_experiment, shipped_configs
 from launch.config.strategy import load_strategy
 from launch.config.yaml_files import load_yaml
@@ -89,7 +90,7 @@ def test_a_duration_s_default_is_written_as_a_person_would():
 
 @pytest.mark.parametrize(
     "values",
-    [{"distributed_type": "TPU"}, {"mixed_precison": "no"}, {"num_processes": 0}, {"mixed_precision": "fp8"}, {"tpu_use_sudo": True}],
+    [{"distributed_type": "TPU"}, {"mixed_precison": "no"}, {"num_processes": 0}, {"mixed_precision": "bf8"}, {"tpu_use_sudo": True}],
 )
 def test_a_strategy_that_the_loader_refuses_the_schema_refuses(values, tmp_path):
     assert errors("strategy", values)
@@ -98,6 +99,13 @@ def test_a_strategy_that_the_loader_refuses_the_schema_refuses(values, tmp_path)
     (tmp_path / "s.yaml").write_text(json.dumps(values))
     with pytest.raises(ConfigError):
         load_strategy(str(tmp_path / "s.yaml"))
+
+
+def test_what_shards_is_in_the_schema_key_by_key():
+    blocks = SCHEMAS["strategy"]()["properties"]
+    assert set(blocks["fsdp_config"]["properties"]) == {*FSDP_DEFAULTS, *FSDP_INERT}
+    assert set(blocks["deepspeed_config"]["properties"]) == {*DEEPSPEED_KEYS, *DEEPSPEED_OTHERS}
+    assert errors("strategy", {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 1}})
 
 
 def test_files_in_gpu_ids_that_hide_every_gpu_are_valid():

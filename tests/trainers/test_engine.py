@@ -7,7 +7,8 @@ import pytest
 from launch.config.errors import ConfigError
 from launch.config.strategy import Strategy, parse_strategy
 from launch.config.yaml_files import Document
-from trainers.engine import Engine, choose_device, choose_precision
+from trainers.engine import Engine
+from trainers.hardware import choose_device, choose_precision
 from trainers.world import World
 
 
@@ -23,8 +24,8 @@ def test_a_variable_of_accelerate_does_not_divide_the_gradients(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "distributed_type FSDP"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "distributed_type DEEPSPEED"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true", "no engine here"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "no engine here"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "told to compile"),
     ],
 )

@@ -9,8 +9,9 @@ from torch import nn
 
 from launch.config import experiment as config
 from launch.config.errors import StateError
+from trainers.named_state import named_optimizer_state
 from trainers.optimizers import build_schedule
-from trainers.restoring import find_misfit, restore_optimizer, restore_schedule, restore_weights
+from trainers.restoring import find_misfit, refuse_other_optimizer, restore_schedule, restore_weights
 
 
 class Tied(nn.Module):
@@ -45,11 +46,18 @@ def test_tied_weights_that_were_saved_once_fit(tmp_path: Path) -> None:
 
 
 def test_state_of_another_optimizer_or_of_other_parameters_is_refused(tmp_path: Path) -> None:
-    adam = torch.optim.AdamW(nn.Linear(3, 2).parameters())
+    model, smaller = nn.Linear(3, 2), nn.Linear(3, 2, bias=False)
+    adam = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    adam.step()
+    saved = named_optimizer_state(model, adam)
+    refuse_other_optimizer(saved, model, adam, tmp_path)
     with pytest.raises(StateError, match="of another optimizer than SGD"):
-        restore_optimizer(torch.optim.SGD(nn.Linear(3, 2).parameters()), adam.state_dict(), tmp_path)
-    with pytest.raises(StateError, match=r"of 2 parameters in groups of \[2\], and here are \[1\]"):
-        restore_optimizer(torch.optim.AdamW(nn.Linear(3, 2, bias=False).parameters()), adam.state_dict(), tmp_path)
+        refuse_other_optimizer(saved, model, torch.optim.SGD(model.parameters()), tmp_path)
+    with pytest.raises(StateError, match="of bias, which is not trained here"):
+        refuse_other_optimizer(saved, smaller, torch.optim.AdamW(smaller.parameters()), tmp_path)
+    with pytest.raises(StateError, match="in 1 groups of parameters, and here are 2"):
+        refuse_other_optimizer(saved, model, torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias]}]), tmp_path)
 
 
 def rates(name: str, length: int, steps: int, state: dict | None = None) -> tuple[list[float], dict]:
@@ -57,7 +65,7 @@ def rates(name: str, length: int, steps: int, state: dict | None = None) -> tupl
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)
     schedule = build_schedule(optimizer, config.Schedule(name=name), length, 10)
     if state:
-        restore_optimizer(optimizer, state["optimizer"], Path())
+        optimizer.load_state_dict(state["optimizer"])
         restore_schedule(schedule, state["schedule"], has_new_length=state["length"] != length)
     found = []
     for _ in range(steps):

@@ -24,7 +24,17 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "engine", "use_cpu", "precision", "processes"),
-    [("cpu", "ddp", True, "fp32", 1), ("single_gpu", "single", False, "bf16", 1), ("ddp", "ddp", False, "bf16", 2)],
+    [
+        ("cpu", "ddp", True, "fp32", 1),
+        ("single_gpu", "single", False, "bf16", 1),
+        ("ddp", "ddp", False, "bf16", 2),
+        ("fsdp2", "fsdp2", None, "bf16", 2),
+        ("fsdp2_offload", "fsdp2", False, "bf16", 2),
+        ("zero1", "deepspeed", None, "bf16", 2),
+        ("zero2", "deepspeed", None, "bf16", 2),
+        ("zero3", "deepspeed", None, "bf16", 2),
+        ("zero3_offload", "deepspeed", None, "bf16", 1),
+    ],
 )
 def test_shipped_strategies_say_what_their_names_say(name, engine, use_cpu, precision, processes):
     found = load_strategy(name)
@@ -42,6 +52,19 @@ def test_every_shipped_strategy_has_a_header_that_says_when_cost_and_limits():
     for path in (shipped_configs() / "accelerate").glob("*.yaml"):
         header = [line for line in path.read_text().splitlines() if line.startswith("#")]
         assert all(any(line.startswith(f"# {word}:") for line in header) for word in ("When", "Cost", "Cannot")), path
+
+
+def test_shipped_deepspeed_files_say_the_same_as_the_strategies_of_their_names():
+    for path in sorted((shipped_configs() / "deepspeed").glob("*.json")):
+        alone = load_strategy(str(path))
+        assert (alone.engine, alone.name, alone.where, alone.precision) == ("deepspeed", path.stem, str(path), None)
+        if path.stem != "zero3_nvme":
+            shipped = load_strategy(path.stem).deepspeed
+            assert (alone.deepspeed.stage, alone.deepspeed.offload_optimizer, alone.deepspeed.offload_param) == (
+                shipped.stage,
+                shipped.offload_optimizer,
+                shipped.offload_param,
+            )
 
 
 def test_auto_says_nothing():
@@ -71,7 +94,15 @@ def test_gpus_that_do_not_exist_mean_the_cpu(tmp_path):
             "distributed_typ: MULTI_GPU\n",
             "mine.yaml:1: distributed_typ: no such key in an Accelerate configuration; did you mean 'distributed_type'?",
         ),
-        ("distributed_type: FSDP\n", "mine.yaml:1: distributed_type: 'FSDP' has no engine here"),
+        ("distributed_type: TPU\n", "mine.yaml:1: distributed_type: 'TPU' has no engine here"),
+        (
+            "distributed_type: FSDP\ndeepspeed_config: {zero_stage: 2}\nfsdp_config: {fsdp_version: 2}\n",
+            "mine.yaml:2: deepspeed_config: does not belong to distributed_type 'FSDP'",
+        ),
+        (
+            "distributed_type: FSDP\nuse_cpu: true\nfsdp_config: {fsdp_version: 2}\n",
+            "mine.yaml:2: use_cpu: with it `accelerate launch` leaves FSDP out and says nothing",
+        ),
         ("mixed_precision: bf8\n", "mine.yaml:1: mixed_precision: 'bf8' is not possible"),
         (
             "distributed_type: 'NO'\nnum_processes: 2\n",

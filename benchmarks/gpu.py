@@ -1,0 +1,347 @@
+"""One GPU: fullrank's step against the stock Hugging Face Trainer and a plain PyTorch loop, BERT-base and ResNet-50 in bf16.
+
+    python benchmarks/gpu.py                 # one CUDA GPU, about 6 minutes: tokens/s, samples/s, MFU, peak memory
+    python benchmarks/gpu.py --tiny          # the same code on a CPU, small and in fp32: it proves that it runs, not how fast
+
+Each contender runs in a process of its own: random weights, random data made beforehand, the same batches, AdamW, two data workers. Needs torch
+and transformers; accelerate for the Trainer and for fullrank, pydantic for fullrank: what is missing is said in its row, the others are measured.
+MFU: 6 N + 12 L h s FLOPs a token (Chowdhery et al. 2022, PaLM, appendix B; N without embeddings), 3 x 8.2 GFLOPs a picture of 224 pixels
+(4.1 GMACs forward; He et al. 2016), over the dense bf16 peak in NVIDIA's data sheets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTENDERS = ("fullrank", "HF Trainer", "plain loop")
+PEAK_FLOPS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
+"""Dense bf16, by what the device's name holds; the first that fits counts."""
+LR, NUM_CLASSES, NUM_WORKERS, POOL = 1e-4, 10, 2, 512
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained: a model's name, samples a step, tokens (or pixels an edge) a sample, FLOPs a sample forward and backward."""
+
+    model: str
+    batch_size: int
+    edge: int
+    flops: float
+
+
+WORKS = {
+    "bert": Work("BERT-base", 64, 128, 128 * (6 * 85.6e6 + 12 * 12 * 768 * 128)),
+    "resnet": Work("ResNet-50", 128, 224, 3 * 8.2e9),
+}
+TINY = {"bert": Work("tiny BERT", 8, 16, 0.0), "resnet": Work("tiny ResNet", 8, 32, 0.0)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one contender reached; `problem` instead where it could not run."""
+
+    samples_per_second: float = 0.0
+    peak_gib: float = 0.0
+    steps: int = 0
+    device: str = ""
+    loss: float = 0.0
+    problem: str = ""
+
+
+def main() -> None:
+    """Prints one table; with --contender it is one contender's process, and writes what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="small models in fp32, on the CPU too")
+    parser.add_argument("--seconds", type=float, help="measured time a row, after the warm-up (25; tiny: 1)")
+    parser.add_argument("--limit-s", type=float, default=460, help="no row is begun that might end after this")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=tuple(WORKS), help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.seconds = options.seconds or (1.0 if options.tiny else 25.0)
+    if options.contender:
+        options.result.write_text(json.dumps(asdict(measure(options))), encoding="utf-8")
+        return
+    started, results = time.monotonic(), {}
+    for work in WORKS:
+        for contender in CONTENDERS:
+            left = options.limit_s - (time.monotonic() - started)
+            results[work, contender] = run_apart(work, contender, options, left)
+    if options.json:
+        print(json.dumps({f"{work}: {contender}": asdict(result) for (work, contender), result in results.items()}, indent=2))
+    else:
+        print(render(results, options.tiny))
+
+
+def run_apart(work: str, contender: str, options: argparse.Namespace, left_s: float) -> Result:
+    """Returns what a contender reaches in a process of its own."""
+    if left_s < options.seconds + 30:
+        return Result(problem="no time left")
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "result.json"
+        argv = [sys.executable, __file__, "--contender", contender, "--work", work, "--result", str(result), "--seconds", str(options.seconds)]
+        try:
+            done = subprocess.run([*argv, *(["--tiny"] if options.tiny else [])], cwd=scratch, capture_output=True, text=True, timeout=left_s)
+        except subprocess.TimeoutExpired:
+            return Result(problem="not done in time")
+        if result.is_file():
+            return Result(**json.loads(result.read_text(encoding="utf-8")))
+        return Result(problem=(done.stderr.strip().splitlines() or ["no answer"])[-1][:150])
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Returns what one contender reaches, in this process."""
+    import torch
+
+    work = (TINY if options.tiny else WORKS)[options.work]
+    if not torch.cuda.is_available() and not options.tiny:
+        return Result(problem="no CUDA GPU: --tiny runs on a CPU")
+    torch.manual_seed(0)
+    model, samples = build_model(options.work, options.tiny), Samples(options.work, work)
+    clock = Clock(options.seconds, work.batch_size)
+    train = {"fullrank": train_fullrank, "HF Trainer": train_stock, "plain loop": train_plain}[options.contender]
+    loss = train(model, samples, work, clock)
+    is_cuda = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**30 if is_cuda else 0.0
+    return Result(clock.rate, peak, clock.steps, torch.cuda.get_device_name() if is_cuda else "CPU", loss)
+
+
+class Clock:
+    """Counts steps and time after a warm-up; waits for the GPU at both ends only.
+
+    Args:
+        num_steps: where several ranks must end after the same step, instead of `seconds`.
+    """
+
+    def __init__(self, seconds: float, batch_size: int, warm_up: int = 10, num_steps: int | None = None) -> None:
+        self.seconds, self.batch_size, self.warm_up, self.num_steps = seconds, batch_size, warm_up, num_steps
+        self.seen = self.steps = 0
+        self.rate = 0.0
+
+    def is_over(self) -> bool:
+        """Call it after each step; returns whether the time is up."""
+        self.seen += 1
+        if self.seen == self.warm_up:
+            _wait_for_gpu()
+            self._started = time.perf_counter()
+        if self.seen <= self.warm_up or not self._has_enough():
+            return False
+        _wait_for_gpu()
+        self.steps = self.seen - self.warm_up
+        self.rate = self.steps * self.batch_size / (time.perf_counter() - self._started)
+        return True
+
+    def _has_enough(self) -> bool:
+        if self.num_steps is not None:
+            return self.seen - self.warm_up >= self.num_steps
+        return time.perf_counter() - self._started >= self.seconds
+
+
+class Samples:
+    """Random samples made once, asked for by index or by fullrank's (epoch, index)."""
+
+    def __init__(self, kind: str, work: Work) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.randint(NUM_CLASSES, (POOL,), generator=generator)
+        if kind == "bert":
+            self.inputs = {"input_ids": torch.randint(5, 1000, (POOL, work.edge), generator=generator)}
+            self.inputs["attention_mask"] = torch.ones_like(self.inputs["input_ids"])
+        else:
+            self.inputs = {"pixel_values": torch.randn(POOL, 3, work.edge, work.edge, generator=generator)}
+
+    def __len__(self) -> int:
+        return 10**7
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        index = (key[1] if isinstance(key, tuple) else key) % POOL
+        return {name: tensor[index] for name, tensor in self.inputs.items()} | {"labels": self.labels[index]}
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one batch."""
+    import torch
+
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def build_model(kind: str, tiny: bool) -> Any:
+    """Returns a model with random weights; both are Transformers', so that every contender gets its loss the same way."""
+    from transformers import BertConfig, BertForSequenceClassification, ResNetConfig, ResNetForImageClassification
+
+    if kind == "bert":
+        small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 1000}
+        return BertForSequenceClassification(BertConfig(num_labels=NUM_CLASSES, **(small if tiny else {})))
+    small = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    return ResNetForImageClassification(ResNetConfig(num_labels=NUM_CLASSES, **(small if tiny else {})))
+
+
+def train_plain(model: Any, samples: Samples, work: Work, clock: Clock) -> float:
+    """Trains with what a person would write by hand; returns the last loss."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
+    if torch.distributed.is_initialized():
+        model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=device.type == "cuda")
+    loader = torch.utils.data.DataLoader(samples, work.batch_size, num_workers=NUM_WORKERS, collate_fn=collate, pin_memory=device.type == "cuda")
+    for batch in loader:
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if clock.is_over():
+            break
+    return float(loss)
+
+
+def train_stock(model: Any, samples: Samples, work: Work, clock: Clock) -> float:
+    """Trains with the Hugging Face Trainer as it comes; returns the last loss it logged."""
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            control.should_training_stop = clock.is_over()
+
+    is_cuda = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        "trainer",
+        per_device_train_batch_size=work.batch_size,
+        max_steps=10**5,
+        learning_rate=LR,
+        bf16=is_cuda,
+        use_cpu=not is_cuda,
+        dataloader_num_workers=NUM_WORKERS,
+        logging_steps=10,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=collate, callbacks=[Stop()])  # type: ignore[arg-type]
+    trainer.train()
+    return float(next((record["loss"] for record in reversed(trainer.state.log_history) if "loss" in record), 0.0))
+
+
+def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strategy_file: str | None = None) -> float:
+    """Trains with fullrank's engine, loader and step, as `fullrank run` drives them; returns the last loss. Every rank must call this."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    from launch.config.experiment import Experiment
+    from launch.config.resolve import BatchArithmetic
+    from launch.config.strategy import load_strategy
+    from trainers.engines import build_engine
+    from trainers.hardware import choose_precision
+    from trainers.loader import build_step_loader
+    from trainers.loop import Throughput, train_step
+    from trainers.optimizers import build_optimizer, build_schedule
+    from trainers.profiling import NoProfiler
+    from trainers.sampler import RankSteps
+    from trainers.stopping import StopRequests
+    from trainers.world import read_world
+
+    world, precision = read_world(), "bf16" if torch.cuda.is_available() else "fp32"
+    experiment = Experiment.model_validate(
+        {
+            "name": "gpu",
+            "model": {"class": "none:None"},
+            "task": {"kind": "own", "file": "none.py"},
+            "data": {"source": "none"},
+            "train": {"duration": "100000 steps", "global_batch_size": work.batch_size * world.world_size, "precision": precision},
+            "optimizer": {"lr": LR},
+        }
+    )
+    arithmetic = BatchArithmetic(work.batch_size * world.world_size, work.batch_size, 1, world.world_size)
+    strategy = load_strategy(strategy_file) if strategy_file else None
+    engine = build_engine(world, strategy, choose_precision(experiment.train.precision, strategy), experiment, arithmetic)
+    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
+    model.train()
+    training: Any = SimpleNamespace(
+        engine=engine,
+        experiment=experiment,
+        task=_Task(),
+        model=model,
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, experiment.schedule, 10**5, 10**5),
+        stops=StopRequests(),
+        profiler=NoProfiler(),
+        throughput=Throughput(),
+        progress=SimpleNamespace(step=0),
+    )
+    steps = RankSteps(10**5, arithmetic, rank=world.rank, seed=0, first_step=0, total_steps=10**5, lengths=None)
+    result: Any = None
+    for batches in build_step_loader(samples, collate, steps, NUM_WORKERS, pin_memory=engine.device.type == "cuda"):
+        result = train_step(training, batches)
+        training.progress.step += 1
+        if clock.is_over():
+            break
+    return float(result.loss_sum) / result.global_count
+
+
+class _Task:
+    """What train_step asks of a task."""
+
+    def batch_count(self, batch: Any) -> int:
+        return len(batch["labels"])
+
+    def batch_size_stats(self, batch: Any) -> tuple[int, int]:
+        return 0, 0
+
+    def train_loss(self, model: Any, batch: Any, label_smoothing: float) -> tuple[Any, Any]:
+        import torch
+
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        loss = torch.nn.functional.cross_entropy(model(**inputs).logits.float(), batch["labels"], reduction="sum", label_smoothing=label_smoothing)
+        return loss, torch.tensor(len(batch["labels"]))
+
+
+def render(results: dict[tuple[str, str], Result], tiny: bool) -> str:
+    """Returns the table in Markdown."""
+    device = next((result.device for result in results.values() if result.device), "no device")
+    lines = [f"{device}, {'fp32, tiny models' if tiny and device == 'CPU' else 'bf16'}", "", "| | | samples/s | tokens/s | MFU | peak GiB | steps |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|")
+    return "\n".join([*lines, *_rows(results, (TINY if tiny else WORKS), device)])
+
+
+def _rows(results: dict[tuple[str, str], Result], works: dict[str, Work], device: str) -> Iterator[str]:
+    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in device), None)
+    for (name, contender), result in results.items():
+        work = works[name]
+        if result.problem:
+            yield f"| {work.model} | {contender} | not measured: {result.problem} | | | | |"
+            continue
+        tokens = f"{result.samples_per_second * work.edge:,.0f}" if name == "bert" else ""
+        mfu = f"{result.samples_per_second * work.flops / peak:.1%}" if peak and work.flops else "unknown"
+        memory = f"{result.peak_gib:.2f}" if result.peak_gib else ""
+        yield f"| {work.model} | {contender} | {result.samples_per_second:,.1f} | {tokens} | {mfu} | {memory} | {result.steps} |"
+
+
+def _wait_for_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()

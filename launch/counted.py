@@ -1,0 +1,58 @@
+"""The size of a model that no formula is known for: counted by torch, once, in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.config.sources import cache_root
+from launch.model_size import ModelSize, UnknownSize, size_of
+
+TIMEOUT_S = 180
+
+
+def count_with_torch(library: str, model: str, num_labels: int | None, frozen: Sequence[str]) -> ModelSize | UnknownSize:
+    """Returns the size of a Transformers or torchvision classifier; the counts are kept in the cache, by the model's own description.
+
+    Args:
+        library: `transformers` (then `model` is a folder with a config.json) or `torchvision` (a name).
+    """
+    description = Path(model, "config.json").read_bytes() if library == "transformers" else model.encode()
+    key = hashlib.sha256(b"\0".join([library.encode(), description, str(num_labels).encode()])).hexdigest()
+    kept = cache_root() / "sizes" / f"{key[:20]}.json"
+    counts = _read(kept)
+    if counts is None:
+        print(f"counting the parameters of {model} with torch, once", file=sys.stderr)
+        argv = [sys.executable, "-P", "-m", "trainers.parameter_counts", library, model, *(["--num-labels", str(num_labels)] if num_labels else [])]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        try:
+            answer = subprocess.run(argv, capture_output=True, check=True, timeout=TIMEOUT_S, text=True, env=environment).stdout
+            counts = json.loads(answer.splitlines()[-1])
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+            return UnknownSize(f"torch could not build {model} to count its parameters ({type(error).__name__})")
+        _keep(kept, answer.splitlines()[-1])
+    return size_of(counts, frozen, "torch, which counted them once in a process of its own")
+
+
+def _read(path: Path) -> dict[str, int] | None:
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return counts if isinstance(counts, dict) and counts else None
+
+
+def _keep(path: Path, text: str) -> None:
+    """Writes the counts; a cache that cannot be written to is no reason to fail."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        print(f"the counts are not kept: {error}", file=sys.stderr)

@@ -1,0 +1,146 @@
+"""What a plan says of memory: the estimate, the room there is, the micro-batch that fits; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launch.config.experiment import Experiment
+from launch.config.resolve import LARGEST_DEFAULT_MICRO_BATCH, divisors
+from launch.config.tasks import TextClassification
+from launch.gpus import Gpu
+from launch.memory import GIB, Budget, Layout, Memory, activation_bytes, estimate, gpu_budget, host_budget, strategies_by_cost
+from launch.model_size import ModelSize, UnknownSize
+from launch.plan import LaunchPlan
+from launch.probe import Machine
+
+LARGEST_MICRO_BATCH = 1024
+"""Cap on a GPU whose memory is known: more samples at once are no faster."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What one rank holds, and what it may.
+
+    Args:
+        memory: None where the model's size is unknown; `notes` say why.
+        budget: None where nobody knows the device's memory.
+        strategies: the shipped strategies under which it would fit, the cheapest first; empty where it fits or nothing is known.
+    """
+
+    memory: Memory | None
+    budget: Budget | None
+    notes: tuple[str, ...]
+    strategies: tuple[str, ...] = ()
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it is known not to fit."""
+        return self.memory is not None and self.budget is not None and self.memory.total > self.budget.bytes
+
+
+def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize, micro_batch_size: int) -> MemoryPlan:
+    """Returns the estimate for a micro-batch, and what would fit if that does not."""
+    budget = find_budget(launch, machine)
+    if isinstance(size, UnknownSize):
+        return MemoryPlan(None, budget, (f"unknown: {size.reason}",))
+    layout, activations = find_layout(launch), find_activations(experiment, launch, size, micro_batch_size)
+    memory = estimate(size, layout, experiment.optimizer, activations)
+    notes = [f"{size.parameters / 1e6:.2f} M parameters, by {size.origin}"]
+    if activations is None:
+        notes.append("activations: unknown for this kind of model")
+    plan = MemoryPlan(memory, budget, tuple(notes))
+    if not plan.is_too_large or budget is None:
+        return plan
+    fitting = [name for name, other in strategies_by_cost(size, layout, experiment.optimizer, activations) if other.total <= budget.bytes]
+    return MemoryPlan(memory, budget, tuple(notes), tuple(fitting))
+
+
+def fitting_micro_batch(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize) -> int | None:
+    """Returns the largest divisor of a process's share that fits; 1 where none does; None where the activations or the room are unknown.
+
+    A global batch that does not split over the processes is for resolve_batches to refuse.
+    """
+    global_batch_size, budget = experiment.train.global_batch_size, find_budget(launch, machine)
+    if isinstance(size, UnknownSize) or budget is None or size.transformer is None or global_batch_size % launch.world_size:
+        return None
+    cap = LARGEST_MICRO_BATCH if launch.device == "cuda" else LARGEST_DEFAULT_MICRO_BATCH
+    candidates = [n for n in divisors(global_batch_size // launch.world_size) if n <= cap]
+    layout = find_layout(launch)
+
+    def fits(micro: int) -> bool:
+        memory = estimate(size, layout, experiment.optimizer, find_activations(experiment, launch, size, micro))
+        return memory.total <= budget.bytes
+
+    return max((n for n in candidates if fits(n)), default=1)
+
+
+def find_layout(launch: LaunchPlan) -> Layout:
+    """Returns how the plan's ranks share the model."""
+    return Layout(launch.engine, launch.precision, launch.world_size, launch.strategy.fsdp, launch.strategy.deepspeed)
+
+
+def find_budget(launch: LaunchPlan, machine: Machine) -> Budget | None:
+    """Returns what a rank may use of its device, None where nobody knows."""
+    if launch.device == "cpu":
+        return host_budget(machine.memory_bytes, launch.processes_per_node) if machine.memory_bytes else None
+    smallest = _smallest(machine.gpus)
+    return gpu_budget(smallest.memory_bytes, smallest.name) if smallest else None
+
+
+def find_activations(experiment: Experiment, launch: LaunchPlan, size: ModelSize, micro_batch_size: int) -> int | None:
+    """Returns the bytes of a micro-batch's activations, None where no formula is known."""
+    if size.transformer is None or not isinstance(experiment.task, TextClassification):
+        return None
+    checkpointing = experiment.model.gradient_checkpointing or bool(launch.strategy.fsdp and launch.strategy.fsdp.activation_checkpointing)
+    dropout = experiment.model.dropout != 0
+    return activation_bytes(
+        size.transformer,
+        experiment.task.max_length,
+        micro_batch_size,
+        launch.precision,
+        checkpointing,
+        keeps_scores=launch.device == "cpu" and dropout,
+        dropout=dropout,
+    )
+
+
+def describe_memory(plan: MemoryPlan) -> dict[str, Any]:
+    """Returns the estimate as plain JSON values, in bytes a rank."""
+    memory = plan.memory
+    held = {} if memory is None else {name: getattr(memory, name) for name in _ROWS} | {"total": memory.total, "on_host": memory.on_host}
+    budget = None if plan.budget is None else {"bytes": plan.budget.bytes, "what": plan.budget.what}
+    return {**held, "budget": budget, "fits": None if memory is None or plan.budget is None else not plan.is_too_large, "notes": list(plan.notes)}
+
+
+def memory_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
+    """Returns (what, how much) a rank holds, for a table."""
+    memory, rows = plan.memory, []
+    if memory is not None:
+        rows = [(label, _gib(getattr(memory, name))) for name, label in _ROWS.items() if getattr(memory, name) != 0]
+        rows.append(("together" if memory.activations is not None else "together, without activations", _gib(memory.total)))
+        if memory.on_host:
+            rows.append(("in host memory", _gib(memory.on_host)))
+    if plan.budget is not None:
+        rows.append(("room", f"{_gib(plan.budget.bytes)} ({plan.budget.what})"))
+    return rows
+
+
+_ROWS = {
+    "parameters": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "gathered": "copies at work",
+    "activations": "activations, at most",
+}
+
+
+def _gib(count: int | None) -> str:
+    if count is None:
+        return "unknown"
+    return f"{count / GIB:.2f} GiB" if count >= GIB // 10 else f"{count / 2**20:.1f} MiB"
+
+
+def _smallest(gpus: Sequence[Gpu]) -> Gpu | None:
+    return min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)

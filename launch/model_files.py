@@ -1,0 +1,44 @@
+"""Where a model's files lie on this machine, before anything is fetched, and how large it is by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch.config.experiment import Experiment
+from launch.config.hub import hub_cache
+from launch.config.run_dir import RunDir
+from launch.config.sources import HubName, LocalPath, PackageFile, Source, TorchvisionModel, cache_root
+from launch.config.tasks import TextClassification
+from launch.counted import count_with_torch
+from launch.model_size import ModelSize, UnknownSize, read_model_size
+from launch.torchvision_sizes import torchvision_size
+
+
+def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | UnknownSize:
+    """Returns how large the experiment's model is, by the files that are here, a table, or torch; reads headers, never weights."""
+    num_labels = len(getattr(experiment.task, "label_names", None) or ()) or None
+    frozen = experiment.model.freeze
+    if isinstance(source, TorchvisionModel):
+        size = torchvision_size(source.name, num_labels, frozen)
+        return size if isinstance(size, ModelSize) else count_with_torch("torchvision", source.name, num_labels, frozen)
+    if not isinstance(experiment.task, TextClassification):
+        return UnknownSize("only its own code knows the model")
+    folder = find_model_folder(source)
+    if folder is None:
+        return UnknownSize("the model has not been fetched yet")
+    size = read_model_size(folder, num_labels, frozen)
+    return size if isinstance(size, ModelSize) or not size.is_countable else count_with_torch("transformers", str(folder), num_labels, frozen)
+
+
+def find_model_folder(source: Source) -> Path | None:
+    """Returns the folder with the config.json of a model, None where it is not on this machine (or is none)."""
+    if isinstance(source, LocalPath):
+        run = RunDir(source.path)
+        candidates = [run.model if run.resolved.is_file() else source.path]
+    elif isinstance(source, PackageFile):
+        candidates = [cache_root() / "pypi" / source.sha256 / "files" / source.path]
+    elif isinstance(source, HubName):
+        candidates = sorted((hub_cache() / f"models--{source.name.replace('/', '--')}" / "snapshots").glob("*"))
+    else:
+        candidates = []
+    return next((folder for folder in candidates if (folder / "config.json").is_file()), None)
