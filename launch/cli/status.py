@@ -39,11 +39,13 @@ def status(
 def one_run(state: RunState) -> list[str]:
     """Returns the lines about one run: state, progress, last records, what to do."""
     found, rows = state.status, []
-    cause = f" ({found['cause']})" if found.get("cause") else ""
+    cause = f" ({found['cause']})" if found.get("cause") and found["cause"] != state.state else ""
     rows.append(("state", f"{state.state}{cause}{', a debug run' if found.get('is_debug') else ''}"))
     rows.append(("step", _progress(found)))
     rows.append(("attempt", str(found.get("attempt", ""))))
-    rows.append(("where", f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"))
+    rows.append(("where", _where(found)))
+    if state.note:
+        rows.append(("slurm", state.note))
     if found.get("message"):
         rows.append(("message", str(found["message"]).splitlines()[0]))
     for split, record in last_records(read_metrics(state.run.metrics)).items():
@@ -52,6 +54,13 @@ def one_run(state: RunState) -> list[str]:
     if state.state in ("stopped", "failed", "lost", "cancelled"):
         rows.append(("go on", f"fullrank resume {state.run.path}"))
     return [str(state.run.path), *(f"  {line}" for line in table(rows))]
+
+
+def _where(found: dict[str, Any]) -> str:
+    if found.get("backend") != "slurm":
+        return f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"
+    on = f" on {found['host']}" if found.get("host") else ""
+    return f"job {found.get('job_id')}{on}, seen {_ago(found.get('heartbeat'))}"
 
 
 def _facts(state: RunState) -> dict[str, Any]:

@@ -129,7 +129,9 @@ def _start(cluster: Cluster) -> None:
     start_daemon(folder, "slurmctld", ["slurmctld", "-D"], **conf)
     for node in cluster.nodes:
         _start_slurmd(folder, node)
-    wait_until(folder, "all nodes idle", lambda: cluster.command("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split() == ["idle"] * NUM_NODES)
+    wait_until(
+        folder, "all nodes idle", lambda: cluster.command("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split() == ["idle"] * NUM_NODES
+    )
 
 
 def _start_munge(folder: Path) -> None:

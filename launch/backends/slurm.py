@@ -1,0 +1,130 @@
+"""Carries a plan out on a Slurm cluster: writes the run directory with the code in it, and submits the job."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import launch
+from launch.backends.local import write_code, write_sources
+from launch.config.errors import Problem, StateError
+from launch.config.load import shipped_configs
+from launch.config.own_code import copy_code
+from launch.config.run_dir import RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
+from launch.plan_experiment import ExperimentPlan
+from launch.plan_script import ScriptPlan
+from launch.plan_slurm import SlurmJob
+from launch.probe import Probe
+from launch.render import render_attempt, render_files
+from launch.render_slurm import render_sbatch, shipped_templates
+from launch.slurm import submit_script, try_script
+
+_NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", "configs", "slurm")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Jobs in the queue; several where they are a chain."""
+
+    job: SlurmJob
+    job_ids: tuple[str, ...]
+
+
+def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
+    """Asks the cluster whether it would take the job, writes the run directory, and submits.
+
+    Raises:
+        SlurmError: it was refused; nothing is left behind.
+        ConfigError: the run directory exists or cannot be written.
+    """
+    job = snapshot_paths(job)
+    try_script(render_sbatch(job), Path.cwd())
+    run = create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path)
+    try:
+        with writing(run):
+            create_attempt(run)
+            for name, text in render_files(job.plan, probe).items():
+                write_atomic(run.path / name, text)
+            write_code(run, probe.code)
+            if isinstance(job.plan, ScriptPlan):
+                write_sources(run, job.plan)
+            if isinstance(job.plan, ExperimentPlan):
+                copy_code(job.plan.experiment, job.plan.loaded.path, run.code)
+            write_packages(run.code / "fullrank")
+        return _submit(job, chain)
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
+
+
+def resume(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
+    """Submits the next attempt of a run that is there, with the code it was submitted with.
+
+    Raises:
+        SlurmError: it was refused; the run stays as it was.
+    """
+    job = snapshot_paths(job)
+    run = job.plan.run
+    if not (run.code / "fullrank").is_dir():
+        raise StateError(
+            Problem("was not submitted to Slurm, so that no job could run its code", where=str(run.path), fix="fullrank resume, without --cluster")
+        )
+    try_script(render_sbatch(job), Path.cwd())
+    with writing(run):
+        run.cancelled.unlink(missing_ok=True)
+        attempt = create_attempt(run)
+        job = replace(job, plan=replace(job.plan, attempt=attempt))
+        for name, text in render_attempt(job.plan, probe).items():
+            write_atomic(attempt.path / name, text)
+    return _submit(job, chain)
+
+
+def _submit(job: SlurmJob, chain: int) -> Submitted:
+    """Writes the script and the status, and submits; a later link of a chain waits for the one before it, however that ends."""
+    run, plan = job.plan.run, job.plan
+    job.job_logs.mkdir(exist_ok=True)
+    write_atomic(job.script, render_sbatch(job))
+    update_status(
+        run,
+        experiment=plan.name,
+        state="pending",
+        cause=None,
+        message=None,
+        attempt=plan.attempt.number,
+        backend="slurm",
+        job_id=None,
+        host=None,
+        pid=None,
+        agent=None,
+        world_size=plan.world_size,
+        total_steps=plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None,
+        requeues=job.requeues,
+        submitted=time.time(),
+        started=None,
+        ended=None,
+    )
+    ids: list[str] = []
+    for _ in range(chain):
+        ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
+    if (read := RunDir(run.path).last_attempt()) is None or not read.job.exists():  # else the job runs already, and has said so itself
+        update_status(run, job_id=ids[0], job_ids=ids)
+    return Submitted(job, tuple(ids))
+
+
+def snapshot_paths(job: SlurmJob) -> SlurmJob:
+    """Returns the job with a script plan that starts the copy of the script in the run directory."""
+    plan = job.plan
+    if not isinstance(plan, ScriptPlan):
+        return job
+    return replace(job, plan=replace(plan, script=plan.run.code / "script" / plan.script.name))
+
+
+def write_packages(folder: Path) -> None:
+    """Copies fullrank's own packages and files: the job runs what was submitted, whatever happens to the working tree or the environment."""
+    package = Path(launch.__file__).parent
+    for name in ("launch", "trainers"):
+        shutil.copytree(package.parent / name, folder / name, ignore=_NOT_CODE)
+    shutil.copytree(shipped_configs(), folder / "configs")
+    shutil.copytree(shipped_templates(), folder / "slurm")

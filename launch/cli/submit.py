@@ -1,0 +1,113 @@
+"""`fullrank submit`: trains on a Slurm cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from launch.backends import slurm as backend
+from launch.cli.options import (
+    ClusterName,
+    ExperimentName,
+    Json,
+    LauncherName,
+    Nodes,
+    Overrides,
+    ProcessesPerNode,
+    RunDirectory,
+    RunRoot,
+    ScriptPath,
+    StrategyName,
+    chosen_cluster,
+)
+from launch.cli.planning import parse_target, plan_target
+from launch.cli.show import plan_headline
+from launch.cluster_checks import cluster_preflight
+from launch.config.cluster import LoadedCluster
+from launch.config.errors import ConfigError, Problem
+from launch.plan import LaunchPlan
+from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
+from launch.probe import Probe, probe_machine
+from launch.render_slurm import render_sbatch
+from launch.slurm import Site, ask_site, has_slurm, own_defaults
+
+
+def submit(
+    ctx: typer.Context,
+    experiment: ExperimentName = None,
+    overrides: Overrides = None,
+    script: ScriptPath = None,
+    cluster: ClusterName = None,
+    strategy: StrategyName = "auto",
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
+    gpus_per_node: Annotated[int | None, typer.Option("--gpus-per-node", min=0, metavar="N", help="GPUs on each node.")] = None,
+    time: Annotated[str | None, typer.Option("--time", metavar="LIMIT", help="Time limit of the job, e.g. 12:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Partition.")] = None,
+    chain: Annotated[int, typer.Option("--chain", min=1, metavar="N", help="Jobs one after another, each going on where the last stopped.")] = 1,
+    launcher: LauncherName = "direct",
+    run_dir: RunDirectory = None,
+    run_root: RunRoot = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for the job, and show its log.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the script; write and submit nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    target = parse_target(ctx, experiment, overrides, script)
+    loaded = chosen_cluster(cluster)
+    options = JobOptions(gpus_per_node, time, partition, chain=chain)
+    site = ask_site() if has_slurm() or not dry_run else None
+    loaded = LoadedCluster(with_options(loaded.cluster, options), loaded.document)
+    here = probe_machine()
+    root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
+    plan, probe = plan_target(
+        target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=node_machine(loaded.cluster, loaded.name, here)
+    )
+    job = make_job(plan, probe, loaded, options, here.python, site)
+    if dry_run:
+        print(render_sbatch(backend.snapshot_paths(job)), end="")
+        return
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    submitted = backend.submit(job, probe, chain)
+    announce(submitted, as_json)
+    if follow:
+        from launch.cli.logs import logs
+
+        logs(str(plan.run.path), follow=True)
+
+
+def make_job(plan: LaunchPlan, probe: Probe, loaded: LoadedCluster, options: JobOptions, host_python: str, site: Site | None) -> SlurmJob:
+    """Returns the job of a plan, after every check.
+
+    Raises:
+        ConfigError, PreflightError: with every problem at once.
+    """
+    if plan.launcher not in ("direct", "accelerate"):
+        what = f"{plan.launcher!r} is for one machine"
+        raise ConfigError(Problem(what, key="--launcher", allowed="direct (one agent a node), accelerate (srun and accelerate launch alone)"))
+    requeues = loaded.cluster.when_stopped in ("auto", "requeue")
+    job = plan_job(plan, loaded.cluster, options, host_python, requeues)
+    cluster_preflight(job, loaded, probe, site)
+    return job
+
+
+def announce(submitted: backend.Submitted, as_json: bool) -> None:
+    """Prints the job and how to follow it."""
+    plan, ids = submitted.job.plan, submitted.job_ids
+    if as_json:
+        facts: dict[str, Any] = {"run": str(plan.run.path), "job_id": ids[0], "job_ids": list(ids), "script": str(submitted.job.script)}
+        print(json.dumps(facts, indent=2))
+        return
+    defaults = own_defaults(os.environ)
+    if defaults:
+        print(f"your own defaults count too: {' '.join(f'{name}={value}' for name, value in defaults.items())}", file=sys.stderr)
+    nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''} x {plan.processes_per_node}"
+    print(f"{plan_headline(plan)} ({nodes})", file=sys.stderr)
+    print(f"job {' -> '.join(ids)}  {plan.run.path}")
+    for words in (f"logs -f {plan.run.run_id}", f"status {plan.run.run_id}", f"cancel {plan.run.run_id}"):
+        print(f"  fullrank {words}", file=sys.stderr)
