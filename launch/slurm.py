@@ -234,7 +234,7 @@ _ADVICE = {
     "qos": "sacctmgr show assoc user=$USER format=account,qos shows yours; set qos in the cluster file",
     "feature": "sinfo -o '%f' shows the features there are; set constraint in the cluster file",
     "time limit": "a shorter --time; sinfo shows the partition's limit",
-    "node configuration": "fewer gpus_per_node, cpus_per_node or memory_gib_per_node in the cluster file, or fewer --nodes (sinfo -o '%P %D %c %m %G')",
+    "node configuration": "fewer gpus_per_node, cpus_per_node or memory_gib_per_node in the cluster file, or fewer --nodes (see sinfo -Nel)",
     "node count": "fewer --nodes",
     "reservation": "scontrol show reservation shows those you may use",
     "dependency": "the job to wait for is gone",
