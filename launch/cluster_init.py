@@ -38,7 +38,7 @@ def draft_cluster(site: Site, partition: str | None, name: str) -> tuple[str, li
     lines.append(f"cpus_per_node: {chosen.cpus}")
     lines.append(f"memory_gib_per_node: {max(1, chosen.memory_mib * 9 // 10 // 1024)}  # nine tenths of {chosen.memory_mib} MiB")
     if chosen.time_limit:
-        lines.append(f"time_limit: \"{chosen.time_limit}\"  # the partition's longest; a shorter one starts sooner")
+        lines.append(f'time_limit: "{chosen.time_limit}"  # the partition\'s longest; a shorter one starts sooner')
     else:
         lines.append("time_limit: 1-00:00:00")
         notes.append("guessed: a time limit of a day (the partition has none)")

@@ -54,15 +54,18 @@ class Jobs:
     def standing(self, run: RunDir, status: Mapping[str, Any]) -> Standing:
         """Returns how a run of Slurm's is now."""
         state: State = status["state"]
-        if state not in IN_QUEUE:
+        is_over = state not in IN_QUEUE
+        if is_over and not (state == "stopped" and status.get("requeues")):
             return Standing(state, status.get("cause"))
         queue = self.queue
         if isinstance(queue, str):
-            return Standing(state, status.get("cause"), f"as it said last: {queue}")
+            return Standing(state, status.get("cause"), None if is_over else f"as it said last: {queue}")
         ids = [job for job in (status.get("job_id"), *(status.get("job_ids") or ())) if job]
         queued = next((queue[job] for job in ids if job in queue and queue[job].state not in JOB_STATES), None)
         if queued:
             return judge_queued(status, queued)
+        if is_over:
+            return Standing(state, status.get("cause"))
         accounting = self.accounting or {}
         known = next((accounting[job] for job in reversed(ids) if job in accounting), None)
         return judge_gone(status, known, job_words(run, ids))
@@ -77,7 +80,7 @@ def judge_queued(status: Mapping[str, Any], job: Queued) -> Standing:
         return Standing("pending" if state == "pending" else "requeued", cause, f"{why}{when}")
     if job.state == "SUSPENDED":
         return Standing(state, cause, "suspended by Slurm")
-    if state in ("pending", "requeued"):
+    if state in ("pending", "requeued", "stopped"):
         return Standing("running", None, f"starting on {job.node_list}")
     return Standing(state, cause, f"on {job.node_list}")
 

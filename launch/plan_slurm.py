@@ -58,6 +58,7 @@ class SlurmJob:
     warning_s: int
     requeues: bool
     array_limit: int | None = None
+    chain: int = 1
 
     @property
     def is_array(self) -> bool:
@@ -103,6 +104,7 @@ def plan_job(plan: LaunchPlan, cluster: Cluster, options: JobOptions, host_pytho
         warning_s=warning_time(cluster, options.save_seconds),
         requeues=requeues and options.chain == 1,
         array_limit=options.array_limit,
+        chain=options.chain,
     )
 
 
@@ -124,7 +126,7 @@ def directives(job: SlurmJob) -> list[tuple[str, str | None]]:
     log = job.job_logs / ("%A_%a.log" if job.is_array else "%j.log")
     last, limit = len(job.runs) - 1, f"%{job.array_limit}" if job.array_limit else ""
     options: list[tuple[str, str | None]] = [
-        ("job-name", plan.name),
+        ("job-name", "".join(character if character.isprintable() else "?" for character in plan.name)),
         ("nodes", str(plan.nodes)),
         ("ntasks-per-node", "1"),
         ("cpus-per-task", str(cluster.cpus_per_node)),

@@ -48,6 +48,8 @@ def render_sbatch(job: SlurmJob) -> str:
         source = (folder / name).read_text(encoding="utf-8")
         _refuse_unsafe(environment, source, values, folder / name)
         text = environment.from_string(source).render(values)
+    except jinja2.TemplateNotFound as error:
+        raise ConfigError(Problem(f"includes {error.name}, which there is not", str(folder / name), "template")) from error
     except OSError as error:
         raise ConfigError(Problem(f"cannot be read: {error.strerror}", str(folder / name), "template")) from error
     except jinja2.TemplateSyntaxError as error:
@@ -84,6 +86,7 @@ def template_values(job: SlurmJob) -> dict[str, Any]:
         "gpus_per_node": cluster.gpus_per_node,
         "srun_options": _srun_options(cluster.container),
         "in_container": _in_container(cluster.container, cluster.gpus_per_node > 0),
+        "threads_per_rank": plan.num_threads,
         "wait_s": WAIT_S,
         "port": plan.port,
         "requeues": job.requeues,

@@ -206,8 +206,7 @@ def _run(argv: Sequence[str], stdin: str | None = None, folder: Path | None = No
         try:
             ended = subprocess.run(
                 list(argv),
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
+                input=stdin or "",
                 cwd=folder,
                 env=clean_environment(os.environ),
                 capture_output=True,

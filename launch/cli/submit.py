@@ -27,7 +27,7 @@ from launch.cli.options import (
 )
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
-from launch.cluster_checks import cluster_preflight
+from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster
 from launch.config.errors import ConfigError, Problem
 from launch.plan import LaunchPlan
@@ -72,6 +72,8 @@ def submit(
         print(render_sbatch(backend.snapshot_paths(job)), end="")
         return
     for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for warning in cluster_warnings(job, site):
         print(f"warning: {warning}", file=sys.stderr)
     submitted = backend.submit(job, probe, chain)
     announce(submitted, as_json)
