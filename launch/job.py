@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from launch.attempts import may_start_again
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, FullrankError, Problem
 from launch.config.run_dir import Attempt, RunDir, create_attempt, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
 from launch.node_checks import differing
 from launch.probe import free_port
+from launch.runs import read_attempts
 
 _OVER = {
     "completed": "the run is completed",
@@ -47,6 +49,11 @@ def begin(run: RunDir) -> int:
     if reason := _OVER.get(status["state"]):
         print(f"not started: {reason}", file=sys.stderr)
         return EXIT_DONE
+    before = may_start_again("lost", "node_failed", *read_attempts(run)) if status["state"] in ("running", "stopping") else None
+    if before and not before.is_allowed:  # each attempt before this one died without a word
+        update_status(run, state="failed", message=before.reason, ended=time.time())
+        print(f"not started: {before.reason}", file=sys.stderr)
+        return EXIT_FAILED
     attempt = next_attempt(run)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
     port = free_port(int(plan.get("port", 0))) if plan.get("world_size", 1) > 1 else int(plan.get("port", 0))
@@ -99,10 +106,13 @@ def end(attempt: Attempt, code: int) -> int:
     if ending.failure:
         write_json(attempt.failure, ending.failure.as_dict())
         print(render_failure(ending.failure, _log(attempt, ending.failure), ending.num_others), file=sys.stderr)
-    comes_back = ending.state == "stopped" and ending.cause in ("preempted", "time_limit", "node_failed") and bool(status.get("requeues"))
+    again = may_start_again(ending.state, ending.cause, *read_attempts(run))
+    comes_back = again.is_allowed and bool(status.get("requeues"))
     state = "requeued" if comes_back else ending.state
     update_status(run, state=state, cause=ending.cause, message=ending.message, ended=time.time())
     print(_sentence(ending, comes_back, run), file=sys.stderr)
+    if ending.state == "stopped" and not again.is_allowed:
+        print(f"not started again: {again.reason}", file=sys.stderr)
     if comes_back:
         print("requeue")
     if ending.state != "failed":

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 import launch
 from launch.backends.local import write_code, write_sources
 from launch.config.errors import Problem, StateError
@@ -86,6 +88,7 @@ def _submit(job: SlurmJob, chain: int) -> Submitted:
     run, plan = job.plan.run, job.plan
     job.job_logs.mkdir(exist_ok=True)
     write_atomic(job.script, render_sbatch(job))
+    write_atomic(run.cluster, yaml.safe_dump(job.cluster.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
     update_status(
         run,
         experiment=plan.name,

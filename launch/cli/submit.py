@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +26,12 @@ from launch.cli.options import (
     StrategyName,
     chosen_cluster,
 )
-from launch.cli.planning import parse_target, plan_target
+from launch.cli.planning import parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
-from launch.config.cluster import LoadedCluster
+from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import ConfigError, Problem
+from launch.config.run_dir import RunDir, read_json
 from launch.plan import LaunchPlan
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.probe import Probe, probe_machine
@@ -81,6 +83,36 @@ def submit(
         from launch.cli.logs import logs
 
         logs(str(plan.run.path), follow=True)
+
+
+def submit_again(
+    run: RunDir,
+    overrides: Sequence[str],
+    strategy: str | None,
+    nodes: int | None,
+    processes_per_node: int | None,
+    launcher: str,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Submits the next attempt of a run, on the cluster that it was submitted to.
+
+    Raises:
+        FullrankError: with every problem at once.
+    """
+    loaded, here = load_cluster(str(run.cluster)), probe_machine()
+    site = ask_site() if has_slurm() or not dry_run else None
+    machine = node_machine(loaded.cluster, run.run_id, here)
+    plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
+    save_seconds = ((read_json(run.status) or {}).get("checkpoint") or {}).get("seconds")
+    job = make_job(plan, probe, loaded, JobOptions(save_seconds=save_seconds), here.python, site)
+    if dry_run:
+        print(render_sbatch(backend.snapshot_paths(job)), end="")
+        return
+    for warning in [*plan.warnings, *cluster_warnings(job, site, save_seconds)]:
+        print(f"warning: {warning}", file=sys.stderr)
+    announce(backend.resume(job, probe), as_json)
 
 
 def make_job(plan: LaunchPlan, probe: Probe, loaded: LoadedCluster, options: JobOptions, host_python: str, site: Site | None) -> SlurmJob:

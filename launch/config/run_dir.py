@@ -191,6 +191,11 @@ class RunDir:
         return self.path / "submit.sbatch"
 
     @property
+    def cluster(self) -> Path:
+        """The cluster file of a run that Slurm starts, with what the command line replaced."""
+        return self.path / "cluster.yaml"
+
+    @property
     def cancelled(self) -> Path:
         """While this file is there, no job starts the run."""
         return self.path / "cancelled"

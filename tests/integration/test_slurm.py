@@ -1,0 +1,316 @@
+"""fullrank on a real Slurm of three nodes: submitted, trained, preempted, cancelled, failed, and told as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import cluster as clusters
+from tests.cluster.cluster import Cluster
+from tests.cluster.packages import why_not
+from tests.ranks import ROOT, clean_environment, read_records, train
+from tests.tiny import tiny_bert, tiny_sentences
+
+pytestmark = [pytest.mark.slurm, pytest.mark.integration]
+
+ALIVE = ("pending", "running", "stopping", "requeued")
+LONG = ("train.duration=3000 steps", "checkpoint.every=200 steps", "evaluate.every=null")
+"""Long enough to be stopped in the middle: about half a minute."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The cluster that is up (make cluster), or a new one."""
+    reason = why_not()
+    if reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    found = clusters.running()
+    if found:
+        yield found
+        return
+    yield clusters.boot()
+    clusters.take_down()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, its data, the experiment and a cluster file; every node sees it."""
+    folder = tmp_path_factory.mktemp("slurm")
+    tiny_bert(folder / "bert")
+    tiny_sentences(folder / "train.tsv", 96)
+    tiny_sentences(folder / "valid.tsv", 24, seed=1)
+    (folder / "tiny.yaml").write_text(
+        f"""\
+name: tiny
+seed: 1
+model: {{source: {folder}/bert}}
+task: {{kind: text_classification, text: text, label: label, max_length: 16}}
+data: {{source: {folder}, format: tsv, splits: {{train: train.tsv, validation: valid.tsv}}, num_workers: 0}}
+train: {{duration: 12 steps, global_batch_size: 12, precision: fp32}}
+model_dropout: null
+optimizer: {{lr: 1.0e-3}}
+tracking: {{log_every: 1 step, wandb: {{mode: disabled}}}}
+""".replace("model_dropout: null\n", "").replace("/bert}", "/bert, dropout: 0.0}")
+    )
+    (folder / "site.yaml").write_text(f"partition: main\ncpus_per_node: 2\ntime_limit: '00:10:00'\nrun_root: {folder}/runs\n")
+    return folder
+
+
+@pytest.fixture
+def fullrank(cluster: Cluster, shared: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns a function that types `fullrank WORDS` on the login node."""
+    environment = (
+        clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "FULLRANK_RUN_ROOT": str(shared / "runs"), "HF_HUB_OFFLINE": "1"}
+    )
+
+    def call(*words: str, code: int | None = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment | variables, capture_output=True, text=True, timeout=120
+        )
+        assert code in (None, ended.returncode), ended.stdout + ended.stderr
+        assert "Traceback" not in ended.stderr
+        return ended
+
+    return call
+
+
+@pytest.fixture
+def submit(fullrank, shared: Path) -> Callable[..., Path]:
+    """Returns a function that submits the tiny experiment and returns its run directory."""
+
+    def send(*words: str) -> Path:
+        answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--json", *words)
+        return Path(json.loads(answer.stdout)["run"])
+
+    return send
+
+
+@pytest.fixture
+def until(fullrank) -> Callable[..., dict[str, Any]]:
+    """Returns a function that waits until a run is in one of some states, by `fullrank status`."""
+
+    def wait(run: Path, *states: str, step: int = 0, timeout_s: float = 120) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status: dict[str, Any] = json.loads((run / "status.json").read_text())
+            if not states or status["state"] in (*states, "failed") or (status["state"] in ALIVE) != any(state in ALIVE for state in states):
+                status = json.loads(fullrank("status", str(run), "--json").stdout)
+                if (not states or status["state"] in states) and (status.get("step") or 0) >= step:
+                    return status
+                assert status["state"] in ALIVE, f"{status}\n{logs_of(run)}"
+            elif (status.get("step") or 0) >= step and status["state"] in states:
+                return status
+            time.sleep(0.3)
+        raise AssertionError(f"not {states} within {timeout_s:.0f} s: {status}\n{logs_of(run)}")
+
+    return wait
+
+
+def logs_of(run: Path) -> str:
+    """Returns every log of a run, for a failing test."""
+    paths = [*run.glob("jobs/*"), *run.glob("attempts/*/*.log")]
+    return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Returns {step: training loss}, and fails if a step stands twice."""
+    records = read_records(run, "train")
+    twice = [step for step, count in Counter(record["step"] for record in records).items() if count > 1]
+    assert not twice
+    return {record["step"]: record["loss"] for record in records}
+
+
+def weights(run: Path) -> str:
+    """Returns the hash of the final weights."""
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def local_losses(shared: Path) -> dict[int, float]:
+    """What one process here makes of the experiment."""
+    train(shared / "tiny.yaml", shared / "local")
+    return losses(shared / "local")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nodes", "3"),
+        ("--nodes", "2", "--processes-per-node", "2"),
+        ("--nodes", "2", "--launcher", "accelerate"),
+        ("--nodes", "1", "--processes-per-node", "2", "--launcher", "accelerate"),
+    ],
+    ids=["3x1", "2x2", "2x1-stock", "1x2-stock"],
+)
+def test_losses_are_those_of_one_process_here(words, submit, until, local_losses):
+    run = submit(*words)
+    until(run, "completed")
+    found = losses(run)
+    assert found.keys() == local_losses.keys()
+    assert max(abs(found[step] - loss) / loss for step, loss in local_losses.items()) < 1e-5
+
+
+def test_dry_run_writes_nothing_and_prints_the_script(fullrank, shared):
+    before = sorted(shared.glob("runs/*/*"))
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--dry-run")
+    assert answer.stdout.startswith("#!/bin/bash\n")
+    assert "#SBATCH --nodes=2\n" in answer.stdout
+    assert sorted(shared.glob("runs/*/*")) == before
+
+
+def test_sbatch_refusal_leaves_nothing_behind(fullrank, shared):
+    (shared / "odd.yaml").write_text((shared / "site.yaml").read_text() + "reservation: nowhere\n")
+    before = sorted((shared / "runs").glob("*/*"))
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./odd.yaml", code=None)
+    assert answer.returncode
+    assert "reservation" in answer.stderr
+    assert "try: " in answer.stderr
+    assert sorted((shared / "runs").glob("*/*")) == before
+
+
+@pytest.mark.parametrize("partition", ["main", "graced"])
+def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, until):
+    undisturbed, run = submit("--nodes", "1", *LONG), submit("--nodes", "2", "--partition", partition, *LONG)
+    for num_preemptions in (1, 2):
+        until(run, "running", step=300 * num_preemptions)
+        preempt(cluster, run)
+        until_attempt(run, num_preemptions + 1)
+    until(run, "completed")
+    until(undisturbed, "completed")
+    again = submit("--nodes", "2", *LONG)
+    until(again, "completed")
+    assert len(losses(run)) == 3000
+    assert weights(run) == weights(again)
+
+
+def preempt(cluster: Cluster, run: Path) -> None:
+    """Lets an urgent job take all nodes for a second."""
+    cluster.command("sbatch", "--wait", "--partition=urgent", "--nodes=3", "--ntasks=3", "--output=/dev/null", "--wrap", "sleep 1", timeout_s=150)
+
+
+def until_attempt(run: Path, number: int, timeout_s: float = 150) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not (run / "attempts" / f"{number:04d}" / "start.json").exists():
+        assert time.monotonic() < deadline, logs_of(run)
+        time.sleep(0.3)
+
+
+def test_warning_before_the_time_limit_saves_and_requeues(cluster, submit, until):
+    run = submit("--nodes", "2", *LONG)
+    status = until(run, "running", step=100)
+    cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])  # what --signal=B:USR2@... sends
+    until_attempt(run, 2)
+    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] > 100
+    assert "stopped (time_limit); it goes back into the queue" in logs_of(run)
+    until(run, "running", "completed", step=200)
+    cluster.command("scancel", status["job_id"])
+    assert until(run, "cancelled")["cause"] == "cancelled"
+
+
+def test_cancel_saves_first_and_the_job_does_not_come_back(cluster, fullrank, submit, until):
+    run = submit("--nodes", "2", *LONG)
+    job = until(run, "running", step=100)["job_id"]
+    answer = fullrank("cancel", str(run))
+    status = until(run, "cancelled")
+    assert re.match(r"cancelled at step \d+; fullrank resume", answer.stdout)
+    assert (run / "checkpoints" / f"checkpoint-{status['step']}" / "manifest.json").exists()
+    assert cluster.command("squeue", "-h", "-j", job, check=False) == ""
+    resumed = fullrank("resume", str(run), "train.duration=3000 steps")
+    assert resumed.stdout.startswith("job ")
+    until(run, "running", step=status["step"] + 50)
+    fullrank("cancel", str(run), "--now")
+    assert until(run, "cancelled")
+
+
+def test_a_waiting_job_says_why_and_is_cancelled_at_once(cluster, fullrank, submit, until):
+    blocking = cluster.command(
+        "sbatch", "--parsable", "--partition=urgent", "--nodes=3", "--ntasks=3", "--output=/dev/null", "--wrap", "sleep 60"
+    ).strip()
+    run = submit("--nodes", "2")
+    assert "waits" in until(run, "pending")["note"] or "priority" in until(run, "pending")["note"]
+    assert fullrank("cancel", str(run)).stdout.startswith("cancelled")
+    cluster.command("scancel", blocking)
+    assert until(run, "cancelled")
+
+
+def test_a_failure_is_reported_once_and_not_started_again(cluster, fullrank, submit, until):
+    run = submit("--nodes", "2", "data.splits.validation=valid.tsv", "task.label=nothing")
+    deadline = time.monotonic() + 90
+    while json.loads((run / "status.json").read_text())["state"] in ALIVE and time.monotonic() < deadline:
+        time.sleep(0.3)
+    status = json.loads(fullrank("status", str(run), "--json").stdout)
+    assert status["state"] == "failed"
+    assert "'nothing'" in status["message"] or "nothing" in status["message"]
+    assert cluster.command("squeue", "-h", "-j", status["job_id"], check=False) == ""
+
+
+def test_a_killed_rank_on_another_node_is_the_first_failure(cluster, fullrank, submit, until):
+    run = submit("--nodes", "2", *LONG)
+    until(run, "running", step=50)
+    os.kill(rank_pid(cluster, "node2", run), 9)
+    deadline = time.monotonic() + 90
+    while json.loads((run / "status.json").read_text())["state"] in ALIVE and time.monotonic() < deadline:
+        time.sleep(0.3)
+    status = json.loads(fullrank("status", str(run), "--json").stdout)
+    assert (status["state"], status["message"]) == ("failed", "rank 1 on node2: rank 1 was killed by SIGKILL")
+    failure = json.loads((run / "attempts" / "0001" / "failure.json").read_text())
+    assert (failure["rank"], failure["host"], failure["kind"]) == (1, "node2", "killed")
+
+
+def rank_pid(cluster: Cluster, node: str, run: Path) -> int:
+    """Returns the pid of the rank of a run on a node."""
+    from tests.cluster.network import processes_on
+
+    for pid in processes_on(next(one for one in cluster.nodes if one.name == node)):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"trainers.train" in words and str(run / "resolved.yaml").encode() in words:
+            return pid
+    raise AssertionError(f"no rank of {run} on {node}")
+
+
+def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
+    run = submit("--nodes", "2", *LONG)
+    until(run, "running", step=250)
+    cluster.kill_node("node2")
+    try:
+        until_attempt(run, 2)
+    finally:
+        cluster.restart_node("node2")
+    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] >= 200
+    until(run, "completed")
+    assert len(losses(run)) == 3000
+
+
+def test_a_job_that_dies_before_training_is_told(fullrank, submit, shared, until):
+    (shared / "odd.yaml").write_text((shared / "site.yaml").read_text() + "modules: [no_such_module]\n")
+    run = Path(json.loads(fullrank("submit", "./tiny.yaml", "--cluster", "./odd.yaml", "--json").stdout)["run"])
+    deadline = time.monotonic() + 30
+    while (status := json.loads(fullrank("status", str(run), "--json").stdout))["state"] in ALIVE and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert status["state"] == "failed"
+    assert "before training began" in status["note"]
+    assert "module: command not found" in status["note"]
+
+
+def test_the_job_runs_the_code_that_was_submitted(submit, shared, until, fullrank):
+    script = shared / "mine.py"
+    script.write_text("import os\nprint('first', os.environ.get('RANK'), flush=True)\n")
+    answer = fullrank(
+        "submit", "--cluster", "./site.yaml", "--nodes", "2", "--json", "--strategy", "cpu", "--script", str(script), "--", "a b", "$(touch evil)"
+    )
+    script.write_text("raise SystemExit('changed')\n")
+    run = Path(json.loads(answer.stdout)["run"])
+    until(run, "completed")
+    assert (run / "attempts" / "0001" / "rank_00001.log").read_text() == "first 1\n"
+    assert not (shared / "evil").exists()
