@@ -62,7 +62,7 @@ class SlurmJob:
 
     @property
     def is_array(self) -> bool:
-        return len(self.runs) > 1
+        return self.home != self.plan.run.path
 
     @property
     def script(self) -> Path:
@@ -93,13 +93,19 @@ def node_machine(cluster: Cluster, name: str, here: Machine) -> Machine:
     )
 
 
-def plan_job(plan: LaunchPlan, cluster: Cluster, options: JobOptions, host_python: str, requeues: bool, runs: tuple[Path, ...] = ()) -> SlurmJob:
-    """Returns the job that starts a plan."""
+def plan_job(
+    plan: LaunchPlan, cluster: Cluster, options: JobOptions, host_python: str, requeues: bool, runs: tuple[Path, ...] = (), home: Path | None = None
+) -> SlurmJob:
+    """Returns the job that starts a plan, or an array of them.
+
+    Args:
+        runs, home: of an array.
+    """
     return SlurmJob(
         plan=plan,
         cluster=cluster,
         runs=runs or (plan.run.path,),
-        home=plan.run.path if len(runs) < 2 else runs[0].parent.parent / f"{plan.name}-sweeps" / plan.run.run_id,
+        home=home or plan.run.path,
         host_python=host_python if cluster.container else plan.python,
         warning_s=warning_time(cluster, options.save_seconds),
         requeues=requeues and options.chain == 1,

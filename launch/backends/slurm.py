@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from launch.backends.local import write_code, write_sources
 from launch.config.errors import Problem, StateError
 from launch.config.load import shipped_configs
 from launch.config.own_code import copy_code
-from launch.config.run_dir import RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
+from launch.config.run_dir import RunDir, create_attempt, create_run_dir, update_status, write_atomic, write_json, writing
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.plan_slurm import SlurmJob
@@ -22,6 +23,7 @@ from launch.probe import Probe
 from launch.render import render_attempt, render_files
 from launch.render_slurm import render_sbatch, shipped_templates
 from launch.slurm import submit_script, try_script
+from launch.sweeps import describe_sweep
 
 _NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", "configs", "slurm")
 
@@ -88,9 +90,20 @@ def _submit(job: SlurmJob, chain: int) -> Submitted:
     run, plan = job.plan.run, job.plan
     job.job_logs.mkdir(exist_ok=True)
     write_atomic(job.script, render_sbatch(job))
-    write_atomic(run.cluster, yaml.safe_dump(job.cluster.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
+    _write_pending(job)
+    ids: list[str] = []
+    for _ in range(chain):
+        ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
+    if not plan.attempt.job.exists():  # else the job runs already, and has said so itself
+        update_status(run, job_id=ids[0], job_ids=ids)
+    return Submitted(job, tuple(ids))
+
+
+def _write_pending(job: SlurmJob) -> None:
+    plan = job.plan
+    write_atomic(plan.run.cluster, yaml.safe_dump(job.cluster.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
     update_status(
-        run,
+        plan.run,
         experiment=plan.name,
         state="pending",
         cause=None,
@@ -108,12 +121,45 @@ def _submit(job: SlurmJob, chain: int) -> Submitted:
         started=None,
         ended=None,
     )
-    ids: list[str] = []
-    for _ in range(chain):
-        ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
-    if (read := RunDir(run.path).last_attempt()) is None or not read.job.exists():  # else the job runs already, and has said so itself
-        update_status(run, job_id=ids[0], job_ids=ids)
-    return Submitted(job, tuple(ids))
+
+
+def submit_array(job: SlurmJob, plans: Sequence[ExperimentPlan], overrides: Sequence[Sequence[str]], probe: Probe) -> Submitted:
+    """Writes a run directory for each plan, the script and the code once, and submits all of them as one array.
+
+    Raises:
+        SlurmError: it was refused; nothing is left behind.
+    """
+    script, runs = render_sbatch(job), [RunDir(path) for path in job.runs]
+    try_script(script, Path.cwd())
+    home, first = RunDir(job.home), plans[0]
+    home.path.mkdir(parents=True)
+    try:
+        with writing(home):
+            write_code(home, probe.code)
+            copy_code(first.experiment, first.loaded.path, home.code)
+            write_packages(home.code / "fullrank")
+            home.job_logs.mkdir()
+            write_atomic(job.script, script)
+            write_atomic(home.path / "runs.txt", "".join(f"{run.path}\n" for run in runs))
+            tasks = [(run.path, own) for run, own in zip(runs, overrides, strict=True)]
+            write_json(home.path / "sweep.json", describe_sweep(tasks, first.experiment.evaluate.metric, first.experiment.evaluate.mode))
+            for run, plan in zip(runs, plans, strict=True):
+                create_run_dir(run.path.parent, plan.name, run.path)
+                create_attempt(run)
+                for name, text in render_files(plan, probe).items():
+                    write_atomic(run.path / name, text)
+                run.code.symlink_to(home.code)
+                run.job_logs.symlink_to(home.job_logs)
+                _write_pending(replace(job, plan=plan))
+        array = submit_script(job.script, Path.cwd())
+    except BaseException:
+        for path in (home.path, *(run.path for run in runs)):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    for index, run in enumerate(runs):
+        if not run.attempt(1).job.exists():  # else the task runs already, and has said so itself
+            update_status(run, job_id=f"{array}_{index}")
+    return Submitted(job, (array,))
 
 
 def snapshot_paths(job: SlurmJob) -> SlurmJob:

@@ -23,6 +23,7 @@ def logs(
     run: RunName = "latest",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends, over its attempts.")] = False,
     rank: Annotated[int, typer.Option("--rank", min=0, metavar="N", help="Whose log.")] = 0,
+    node: Annotated[int | None, typer.Option("--node", min=0, metavar="N", help="What the agent of node N of a Slurm job says instead.")] = None,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, metavar="N", help="Of which attempt. Default: the newest.")] = None,
     run_root: RunRoot = None,
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,18 +26,23 @@ from launch.cli.options import (
     ScriptPath,
     StrategyName,
     chosen_cluster,
+    default_run_root,
 )
-from launch.cli.planning import parse_target, plan_again, plan_target
+from launch.cli.planning import Target, make_plan, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import ConfigError, Problem
-from launch.config.run_dir import RunDir, read_json
+from launch.config.load import load_experiment
+from launch.config.run_dir import RunDir, new_run_id, read_json
 from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
-from launch.probe import Probe, probe_machine
+from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
 from launch.render_slurm import render_sbatch
+from launch.runs import check_resumable
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
+from launch.sweeps import combine
 
 
 def submit(
@@ -51,6 +57,9 @@ def submit(
     gpus_per_node: Annotated[int | None, typer.Option("--gpus-per-node", min=0, metavar="N", help="GPUs on each node.")] = None,
     time: Annotated[str | None, typer.Option("--time", metavar="LIMIT", help="Time limit of the job, e.g. 12:00:00.")] = None,
     partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Partition.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Runs with N seeds, as one array job.")] = None,
+    grid: Annotated[list[str] | None, typer.Option("--grid", metavar="KEY=V,V", help="A run for each value; several grids: each with each.")] = None,
+    at_most: Annotated[int | None, typer.Option("--at-most", min=1, metavar="N", help="Tasks of the array that run at a time.")] = None,
     chain: Annotated[int, typer.Option("--chain", min=1, metavar="N", help="Jobs one after another, each going on where the last stopped.")] = 1,
     launcher: LauncherName = "direct",
     run_dir: RunDirectory = None,
@@ -61,14 +70,17 @@ def submit(
 ) -> None:
     target = parse_target(ctx, experiment, overrides, script)
     loaded = chosen_cluster(cluster)
-    options = JobOptions(gpus_per_node, time, partition, chain=chain)
+    options = JobOptions(gpus_per_node, time, partition, at_most, chain=chain)
     site = ask_site() if has_slurm() or not dry_run else None
     loaded = LoadedCluster(with_options(loaded.cluster, options), loaded.document)
     here = probe_machine()
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
-    plan, probe = plan_target(
-        target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=node_machine(loaded.cluster, loaded.name, here)
-    )
+    machine = node_machine(loaded.cluster, loaded.name, here)
+    if seeds is not None or grid:
+        many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
+        submit_many(many, loaded, options, site, here.python, run_dir, dry_run, as_json)
+        return
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
     job = make_job(plan, probe, loaded, options, here.python, site)
     if dry_run:
         print(render_sbatch(backend.snapshot_paths(job)), end="")
@@ -83,6 +95,62 @@ def submit(
         from launch.cli.logs import logs
 
         logs(str(plan.run.path), follow=True)
+
+
+@dataclass(frozen=True)
+class Many:
+    """What an array of runs is made of."""
+
+    target: Target
+    seeds: int | None
+    grids: tuple[str, ...]
+    strategy: str
+    nodes: int | None
+    processes_per_node: int | None
+    launcher: str
+    root: Path | None
+    machine: Machine
+
+    def plan(self, overrides: Sequence[str], run_dir: Path) -> tuple[ExperimentPlan, ExperimentProbe]:
+        """Returns the plan of one of the runs."""
+        counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
+        return make_plan(self.target.experiment, (*self.target.overrides, *overrides), *counts, run_dir, self.root, machine=self.machine)
+
+
+def submit_many(
+    many: Many, loaded: LoadedCluster, options: JobOptions, site: Site | None, host_python: str, run_dir: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Submits seeds and grids as one array job.
+
+    Raises:
+        ConfigError: for a script, a chain, the stock form or one run directory, which many runs cannot have.
+    """
+    unfit = {
+        "--script": many.target.script is not None,
+        "--chain": options.chain > 1,
+        "--run-dir": run_dir is not None,
+        "--launcher accelerate": many.launcher != "direct",
+    }
+    if any(unfit.values()):
+        names = ", ".join(name for name, is_there in unfit.items() if is_there)
+        raise ConfigError(Problem(f"{names} does not go with --seeds and --grid", fix="leave one of them out"))
+    base = load_experiment(many.target.experiment, many.target.overrides).experiment
+    combinations = combine(many.seeds, base.seed, many.grids)
+    sweep_id = new_run_id()
+    root = (many.root or default_run_root()).expanduser().absolute()
+    runs = tuple(root / base.name / f"{sweep_id}-{index:04d}" for index in range(len(combinations)))
+    planned = [many.plan(combination, run) for combination, run in zip(combinations, runs, strict=True)]
+    plans = [plan for plan, _ in planned]
+    job = make_job(plans[0], planned[0][1], loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
+    if dry_run:
+        print(render_sbatch(job), end="")
+        return
+    submitted = backend.submit_array(job, plans, combinations, planned[0][1])
+    if as_json:
+        print(json.dumps({"sweep": str(job.home), "job_id": submitted.job_ids[0], "runs": [str(run) for run in runs]}, indent=2))
+        return
+    print(f"job {submitted.job_ids[0]}: {len(runs)} runs  {job.home}")
+    print(f"  fullrank status {sweep_id}  (the table of results)", file=sys.stderr)
 
 
 def submit_again(
@@ -105,6 +173,7 @@ def submit_again(
     site = ask_site() if has_slurm() or not dry_run else None
     machine = node_machine(loaded.cluster, run.run_id, here)
     plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
+    check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
     save_seconds = ((read_json(run.status) or {}).get("checkpoint") or {}).get("seconds")
     job = make_job(plan, probe, loaded, JobOptions(save_seconds=save_seconds), here.python, site)
     if dry_run:
@@ -115,7 +184,16 @@ def submit_again(
     announce(backend.resume(job, probe), as_json)
 
 
-def make_job(plan: LaunchPlan, probe: Probe, loaded: LoadedCluster, options: JobOptions, host_python: str, site: Site | None) -> SlurmJob:
+def make_job(
+    plan: LaunchPlan,
+    probe: Probe,
+    loaded: LoadedCluster,
+    options: JobOptions,
+    host_python: str,
+    site: Site | None,
+    runs: tuple[Path, ...] = (),
+    home: Path | None = None,
+) -> SlurmJob:
     """Returns the job of a plan, after every check.
 
     Raises:
@@ -125,7 +203,7 @@ def make_job(plan: LaunchPlan, probe: Probe, loaded: LoadedCluster, options: Job
         what = f"{plan.launcher!r} is for one machine"
         raise ConfigError(Problem(what, key="--launcher", allowed="direct (one agent a node), accelerate (srun and accelerate launch alone)"))
     requeues = loaded.cluster.when_stopped in ("auto", "requeue")
-    job = plan_job(plan, loaded.cluster, options, host_python, requeues)
+    job = plan_job(plan, loaded.cluster, options, host_python, requeues, runs, home)
     cluster_preflight(job, loaded, probe, site)
     return job
 

@@ -14,7 +14,7 @@ from tests.cluster.processes import BootError
 def main(verb: str) -> int:
     """Does one of the four things, and returns the exit code."""
     if verb == "install":
-        install_packages()
+        return install()
     elif verb == "up":
         return up()
     elif verb == "down":
@@ -24,6 +24,15 @@ def main(verb: str) -> int:
     else:
         print(__doc__, file=sys.stderr)
         return 2
+    return 0
+
+
+def install() -> int:
+    """Installs what the cluster is made of."""
+    if os.geteuid():
+        print("a cluster needs root: sudo make", file=sys.stderr)
+        return 3
+    install_packages()
     return 0
 
 

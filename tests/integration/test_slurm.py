@@ -22,11 +22,15 @@ from tests.cluster.packages import why_not
 from tests.ranks import ROOT, clean_environment, read_records, train
 from tests.tiny import tiny_bert, tiny_sentences
 
-pytestmark = [pytest.mark.slurm, pytest.mark.integration]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 ALIVE = ("pending", "running", "stopping", "requeued")
-LONG = ("train.duration=3000 steps", "checkpoint.every=200 steps", "evaluate.every=null")
-"""Long enough to be stopped in the middle: about half a minute."""
+STEPS = 400
+LONG = (f"train.duration={STEPS} steps", "checkpoint.every=40 steps", "evaluate.every=null")
+"""Long enough to be stopped in the middle: about ten seconds on a quiet machine."""
+
+PREEMPTIONS = int(os.environ.get("FULLRANK_TEST_PREEMPTIONS", "1"))
+PATIENCE_S = 400
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,9 @@ optimizer: {{lr: 1.0e-3}}
 tracking: {{log_every: 1 step, wandb: {{mode: disabled}}}}
 """.replace("model_dropout: null\n", "").replace("/bert}", "/bert, dropout: 0.0}")
     )
-    (folder / "site.yaml").write_text(f"partition: main\ncpus_per_node: 2\ntime_limit: '00:10:00'\nrun_root: {folder}/runs\n")
+    (folder / "site.yaml").write_text(
+        f"partition: main\ncpus_per_node: 2\ntime_limit: '00:10:00'\nrun_root: {folder}/runs\nenvironment: {{OMP_NUM_THREADS: '1'}}\n"
+    )
     return folder
 
 
@@ -86,33 +92,32 @@ def fullrank(cluster: Cluster, shared: Path) -> Callable[..., subprocess.Complet
 
 
 @pytest.fixture
-def submit(fullrank, shared: Path) -> Callable[..., Path]:
+def submit(cluster: Cluster, fullrank, shared: Path) -> Iterator[Callable[..., Path]]:
     """Returns a function that submits the tiny experiment and returns its run directory."""
 
     def send(*words: str) -> Path:
         answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--json", *words)
         return Path(json.loads(answer.stdout)["run"])
 
-    return send
+    yield send
+    cluster.command("scancel", "--user", "root")  # what a failed test has left
 
 
 @pytest.fixture
 def until(fullrank) -> Callable[..., dict[str, Any]]:
     """Returns a function that waits until a run is in one of some states, by `fullrank status`."""
 
-    def wait(run: Path, *states: str, step: int = 0, timeout_s: float = 120) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
+    def wait(run: Path, *states: str, step: int = 0) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            status: dict[str, Any] = json.loads((run / "status.json").read_text())
-            if not states or status["state"] in (*states, "failed") or (status["state"] in ALIVE) != any(state in ALIVE for state in states):
-                status = json.loads(fullrank("status", str(run), "--json").stdout)
-                if (not states or status["state"] in states) and (status.get("step") or 0) >= step:
+            state = json.loads((run / "status.json").read_text())["state"]
+            if state in states and last_step(run) >= step or state not in ALIVE:
+                status: dict[str, Any] = json.loads(fullrank("status", str(run), "--json").stdout)
+                if status["state"] in states:
                     return status
                 assert status["state"] in ALIVE, f"{status}\n{logs_of(run)}"
-            elif (status.get("step") or 0) >= step and status["state"] in states:
-                return status
-            time.sleep(0.3)
-        raise AssertionError(f"not {states} within {timeout_s:.0f} s: {status}\n{logs_of(run)}")
+            time.sleep(0.2)
+        raise AssertionError(f"not {states} within {PATIENCE_S} s\n{logs_of(run)}")
 
     return wait
 
@@ -179,28 +184,40 @@ def test_sbatch_refusal_leaves_nothing_behind(fullrank, shared):
     assert sorted((shared / "runs").glob("*/*")) == before
 
 
-@pytest.mark.parametrize("partition", ["main", "graced"])
-def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, until):
-    undisturbed, run = submit("--nodes", "1", *LONG), submit("--nodes", "2", "--partition", partition, *LONG)
-    for num_preemptions in (1, 2):
-        until(run, "running", step=300 * num_preemptions)
-        preempt(cluster, run)
-        until_attempt(run, num_preemptions + 1)
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Path]:
+    """The run that others are compared with, made by the first test that needs it."""
+    return {}
+
+
+@pytest.mark.parametrize("partition", ["main", "graced"], ids=["grace-0", "grace-30"])
+def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, until, undisturbed):
+    if not undisturbed:
+        undisturbed["run"] = submit("--nodes", "2", *LONG)
+        until(undisturbed["run"], "completed")
+    run = submit("--nodes", "2", "--partition", partition, *LONG)
+    for number in range(1, PREEMPTIONS + 1):
+        until(run, "running", step=STEPS * number // (PREEMPTIONS + 2))
+        preempt(cluster)
+        until_attempt(run, number + 1)
     until(run, "completed")
-    until(undisturbed, "completed")
-    again = submit("--nodes", "2", *LONG)
-    until(again, "completed")
-    assert len(losses(run)) == 3000
-    assert weights(run) == weights(again)
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    assert weights(run) == weights(undisturbed["run"])
+    assert losses(run) == losses(undisturbed["run"])
 
 
-def preempt(cluster: Cluster, run: Path) -> None:
-    """Lets an urgent job take all nodes for a second."""
-    cluster.command("sbatch", "--wait", "--partition=urgent", "--nodes=3", "--ntasks=3", "--output=/dev/null", "--wrap", "sleep 1", timeout_s=150)
+def last_step(run: Path) -> int:
+    records = read_records(run, "train")
+    return records[-1]["step"] if records else 0
 
 
-def until_attempt(run: Path, number: int, timeout_s: float = 150) -> None:
-    deadline = time.monotonic() + timeout_s
+def preempt(cluster: Cluster) -> None:
+    """Lets an urgent job take all nodes for a moment."""
+    cluster.command("srun", "--partition=urgent", "--nodes=3", "--ntasks=3", "--time=1", "sleep", "1", timeout_s=PATIENCE_S)
+
+
+def until_attempt(run: Path, number: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not (run / "attempts" / f"{number:04d}" / "start.json").exists():
         assert time.monotonic() < deadline, logs_of(run)
         time.sleep(0.3)
@@ -211,11 +228,10 @@ def test_warning_before_the_time_limit_saves_and_requeues(cluster, submit, until
     status = until(run, "running", step=100)
     cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])  # what --signal=B:USR2@... sends
     until_attempt(run, 2)
-    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] > 100
+    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] >= 100
     assert "stopped (time_limit); it goes back into the queue" in logs_of(run)
-    until(run, "running", "completed", step=200)
-    cluster.command("scancel", status["job_id"])
-    assert until(run, "cancelled")["cause"] == "cancelled"
+    until(run, "completed")
+    assert list(losses(run)) == list(range(1, STEPS + 1))
 
 
 def test_cancel_saves_first_and_the_job_does_not_come_back(cluster, fullrank, submit, until):
@@ -226,9 +242,9 @@ def test_cancel_saves_first_and_the_job_does_not_come_back(cluster, fullrank, su
     assert re.match(r"cancelled at step \d+; fullrank resume", answer.stdout)
     assert (run / "checkpoints" / f"checkpoint-{status['step']}" / "manifest.json").exists()
     assert cluster.command("squeue", "-h", "-j", job, check=False) == ""
-    resumed = fullrank("resume", str(run), "train.duration=3000 steps")
+    resumed = fullrank("resume", str(run))
     assert resumed.stdout.startswith("job ")
-    until(run, "running", step=status["step"] + 50)
+    until(run, "running", step=status["step"] + 20)
     fullrank("cancel", str(run), "--now")
     assert until(run, "cancelled")
 
@@ -246,11 +262,7 @@ def test_a_waiting_job_says_why_and_is_cancelled_at_once(cluster, fullrank, subm
 
 def test_a_failure_is_reported_once_and_not_started_again(cluster, fullrank, submit, until):
     run = submit("--nodes", "2", "data.splits.validation=valid.tsv", "task.label=nothing")
-    deadline = time.monotonic() + 90
-    while json.loads((run / "status.json").read_text())["state"] in ALIVE and time.monotonic() < deadline:
-        time.sleep(0.3)
-    status = json.loads(fullrank("status", str(run), "--json").stdout)
-    assert status["state"] == "failed"
+    status = until(run, "failed")
     assert "'nothing'" in status["message"] or "nothing" in status["message"]
     assert cluster.command("squeue", "-h", "-j", status["job_id"], check=False) == ""
 
@@ -259,11 +271,7 @@ def test_a_killed_rank_on_another_node_is_the_first_failure(cluster, fullrank, s
     run = submit("--nodes", "2", *LONG)
     until(run, "running", step=50)
     os.kill(rank_pid(cluster, "node2", run), 9)
-    deadline = time.monotonic() + 90
-    while json.loads((run / "status.json").read_text())["state"] in ALIVE and time.monotonic() < deadline:
-        time.sleep(0.3)
-    status = json.loads(fullrank("status", str(run), "--json").stdout)
-    assert (status["state"], status["message"]) == ("failed", "rank 1 on node2: rank 1 was killed by SIGKILL")
+    assert until(run, "failed")["message"] == "rank 1 on node2: rank 1 was killed by SIGKILL"
     failure = json.loads((run / "attempts" / "0001" / "failure.json").read_text())
     assert (failure["rank"], failure["host"], failure["kind"]) == (1, "node2", "killed")
 
@@ -281,15 +289,15 @@ def rank_pid(cluster: Cluster, node: str, run: Path) -> int:
 
 def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
     run = submit("--nodes", "2", *LONG)
-    until(run, "running", step=250)
+    until(run, "running", step=100)
     cluster.kill_node("node2")
     try:
         until_attempt(run, 2)
     finally:
         cluster.restart_node("node2")
-    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] >= 200
+    assert json.loads((run / "attempts" / "0002" / "start.json").read_text())["first_step"] >= 80
     until(run, "completed")
-    assert len(losses(run)) == 3000
+    assert list(losses(run)) == list(range(1, STEPS + 1))
 
 
 def test_a_job_that_dies_before_training_is_told(fullrank, submit, shared, until):

@@ -13,6 +13,7 @@ import pytest
 
 from launch.config.cluster import Cluster, Container
 from launch.config.errors import ConfigError
+from launch.config.run_dir import RunDir
 from launch.plan import LaunchPlan
 from launch.plan_script import ScriptPlan
 from launch.plan_slurm import JobOptions, SlurmJob, directives, node_machine, plan_job, warning_time
@@ -49,7 +50,15 @@ def make_job(make_plan, make_probe):
     def make(keys: dict[str, Any], options: JobOptions | None = None, runs: tuple[Path, ...] = (), **plan_options: Any) -> SlurmJob:
         cluster = Cluster(**keys)
         probe = make_probe(machine=node_machine(cluster, "site", make_probe().machine))
-        return plan_job(make_plan(probe=probe, **plan_options), cluster, options or JobOptions(), "/env/bin/python", True, runs)
+        return plan_job(
+            make_plan(probe=probe, **plan_options),
+            cluster,
+            options or JobOptions(),
+            "/env/bin/python",
+            True,
+            runs,
+            Path("/runs/sweep") if runs else None,
+        )
 
     return make
 
@@ -192,5 +201,6 @@ def test_warning_time_follows_the_measured_save(keys, save_seconds, seconds):
 
 
 def test_a_folder_with_a_percent_sign_is_not_a_pattern(make_job):
-    job = replace(make_job({"cpus_per_node": 1}), home=Path("/runs/50%j"))
+    job = make_job({"cpus_per_node": 1})
+    job = replace(job, home=Path("/runs/50%j"), plan=replace(job.plan, run=RunDir(Path("/runs/50%j"))))
     assert ("output", "/runs/50%%j/jobs/%j.log") in directives(job)
