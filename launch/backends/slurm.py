@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import yaml
 
 import launch
+from launch.allocation import run_script
 from launch.backends.local import write_code, write_sources
 from launch.config.errors import Problem, StateError
 from launch.config.load import shipped_configs
@@ -47,20 +49,31 @@ def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
     try_script(render_sbatch(job), Path.cwd())
     run = create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path)
     try:
-        with writing(run):
-            create_attempt(run)
-            for name, text in render_files(job.plan, probe).items():
-                write_atomic(run.path / name, text)
-            write_code(run, probe.code)
-            if isinstance(job.plan, ScriptPlan):
-                write_sources(run, job.plan)
-            if isinstance(job.plan, ExperimentPlan):
-                copy_code(job.plan.experiment, job.plan.loaded.path, run.code)
-            write_packages(run.code / "fullrank")
+        _fill_run(run, job, probe)
         return _submit(job, chain)
     except BaseException:
-        shutil.rmtree(run.path)
+        if not run.attempt(1).job.exists():  # nothing has trained in it
+            shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def _fill_run(run: RunDir, job: SlurmJob, probe: Probe) -> None:
+    """Writes the files of the first attempt, and the code.
+
+    Raises:
+        ConfigError: the run directory cannot be written.
+    """
+    plan = job.plan
+    with writing(run):
+        create_attempt(run)
+        for name, text in render_files(plan, probe).items():
+            write_atomic(run.path / name, text)
+        write_code(run, probe.code)
+        if isinstance(plan, ScriptPlan):
+            write_sources(run, plan)
+        if isinstance(plan, ExperimentPlan):
+            copy_code(plan.experiment, plan.loaded.path, run.code)
+        write_packages(run.code / "fullrank")
 
 
 def resume(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
@@ -123,6 +136,21 @@ def _write_pending(job: SlurmJob) -> None:
     )
 
 
+def run_here(job: SlurmJob, probe: Probe) -> int:
+    """Writes the run directory and runs the job's script in the allocation around this shell; returns its exit code.
+
+    Raises:
+        ConfigError: the run directory exists or cannot be written.
+    """
+    job = snapshot_paths(job)
+    _fill_run(create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path), job, probe)
+    job.job_logs.mkdir(exist_ok=True)
+    write_atomic(job.script, render_sbatch(job))
+    _write_pending(job)
+    update_status(job.plan.run, job_id=os.environ.get("SLURM_JOB_ID"))
+    return run_script(job.script)
+
+
 def submit_array(job: SlurmJob, plans: Sequence[ExperimentPlan], overrides: Sequence[Sequence[str]], probe: Probe) -> Submitted:
     """Writes a run directory for each plan, the script and the code once, and submits all of them as one array.
 
@@ -133,6 +161,7 @@ def submit_array(job: SlurmJob, plans: Sequence[ExperimentPlan], overrides: Sequ
     try_script(script, Path.cwd())
     home, first = RunDir(job.home), plans[0]
     home.path.mkdir(parents=True)
+    made = [home.path]
     try:
         with writing(home):
             write_code(home, probe.code)
@@ -145,6 +174,7 @@ def submit_array(job: SlurmJob, plans: Sequence[ExperimentPlan], overrides: Sequ
             write_json(home.path / "sweep.json", describe_sweep(tasks, first.experiment.evaluate.metric, first.experiment.evaluate.mode))
             for run, plan in zip(runs, plans, strict=True):
                 create_run_dir(run.path.parent, plan.name, run.path)
+                made.append(run.path)
                 create_attempt(run)
                 for name, text in render_files(plan, probe).items():
                     write_atomic(run.path / name, text)
@@ -153,7 +183,7 @@ def submit_array(job: SlurmJob, plans: Sequence[ExperimentPlan], overrides: Sequ
                 _write_pending(replace(job, plan=plan))
         array = submit_script(job.script, Path.cwd())
     except BaseException:
-        for path in (home.path, *(run.path for run in runs)):
+        for path in made:
             shutil.rmtree(path, ignore_errors=True)
         raise
     for index, run in enumerate(runs):

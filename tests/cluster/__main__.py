@@ -15,9 +15,9 @@ def main(verb: str) -> int:
     """Does one of the four things, and returns the exit code."""
     if verb == "install":
         return install()
-    elif verb == "up":
+    if verb == "up":
         return up()
-    elif verb == "down":
+    if verb == "down":
         take_down()
     elif verb == "shell":
         return shell()

@@ -111,7 +111,7 @@ def until(fullrank) -> Callable[..., dict[str, Any]]:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             state = json.loads((run / "status.json").read_text())["state"]
-            if state in states and last_step(run) >= step or state not in ALIVE:
+            if (state in states and last_step(run) >= step) or state not in ALIVE:
                 status: dict[str, Any] = json.loads(fullrank("status", str(run), "--json").stdout)
                 if status["state"] in states:
                     return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +140,8 @@ def test_no_value_becomes_code(value, launcher, make_job, tmp_path):
 
 
 def _script_plan(plan: LaunchPlan, value: str) -> ScriptPlan:
-    names = ("name", "strategy", "run", "attempt", "launcher", "engine", "device", "precision", "nodes", "processes_per_node", "num_threads", "port")
-    fields = {name: getattr(plan, name) for name in (*names, "python", "warnings", "values")} | {"name": value}
-    return ScriptPlan(**fields, script=Path("/code/a b.py"), arguments=("--text", value), sources=(), folder=Path("/tmp"))
+    shared = {field.name: getattr(plan, field.name) for field in fields(LaunchPlan)} | {"name": value}
+    return ScriptPlan(**shared, script=Path("/code/a b.py"), arguments=("--text", value), sources=(), folder=Path("/tmp"))
 
 
 @pytest.mark.parametrize(
