@@ -54,6 +54,7 @@ def begin(run: RunDir) -> int:
         update_status(run, state="failed", message=before.reason, ended=time.time())
         print(f"not started: {before.reason}", file=sys.stderr)
         return EXIT_FAILED
+    _forget_lock(run, status)
     attempt = next_attempt(run)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
     port = free_port(int(plan.get("port", 0))) if plan.get("world_size", 1) > 1 else int(plan.get("port", 0))
@@ -75,6 +76,13 @@ def begin(run: RunDir) -> int:
     )
     print(port, attempt.path)
     return EXIT_DONE
+
+
+def _forget_lock(run: RunDir, status: dict[str, Any]) -> None:
+    """Removes the lock that a job before this one has left: Slurm starts a requeued job, or the next of a chain, only when that has ended."""
+    holder = (read_json(run.lock) or {}).get("job_id")
+    if holder is not None and (status["state"] in ("pending", "requeued", "stopped") or holder in (status.get("job_ids") or ())):
+        run.lock.unlink(missing_ok=True)
 
 
 def next_attempt(run: RunDir) -> Attempt:

@@ -166,9 +166,9 @@ def submit_script(path: Path, folder: Path, options: Sequence[str] = ()) -> str:
     return job_id
 
 
-def cancel_job(job_id: str) -> None:
+def cancel_job(job_id: str, waiting_only: bool = False) -> None:
     """Ends a job at once, or takes it from the queue; one that is gone already is fine."""
-    _run(["scancel", job_id])
+    _run(["scancel", *(["--state=PENDING"] if waiting_only else []), job_id])
 
 
 def forbid_requeue(job_id: str) -> None:

@@ -12,11 +12,13 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.options import Json, RunName, RunRoot, chosen_run
+from launch.cli.options import Json, RunName, RunRoot, chosen_run, default_run_root
 from launch.config.errors import Problem, StateError
 from launch.config.run_dir import RunDir, update_status, write_atomic
+from launch.jobs import Jobs
 from launch.runs import ALIVE, RunState, read_run
 from launch.slurm import cancel_job, forbid_requeue
+from launch.sweeps import Sweep, find_sweep
 
 _POLL_S = 1.0
 
@@ -28,6 +30,8 @@ def cancel(
     run_root: RunRoot = None,
     as_json: Json = False,
 ) -> None:
+    if sweep := find_sweep(run, run_root or default_run_root()):
+        return _cancel_sweep(sweep, now)
     found = chosen_run(run, run_root)
     state = read_run(found)
     if state.state not in ALIVE:
@@ -39,6 +43,26 @@ def cancel(
     else:
         step = f" at step {ended.status['step']}" if ended.status.get("step") is not None else ""
         print(f"{ended.state}{step}; fullrank resume {found.path} would go on with it")
+
+
+def _cancel_sweep(sweep: Sweep, now: bool) -> None:
+    """Tasks that wait are taken from the queue, those that train are asked to save; returns without waiting for them."""
+    jobs, arrays, num_asked = Jobs(), set(), 0
+    for run in sweep.runs:
+        state = read_run(run, jobs)
+        if state.state not in ALIVE:
+            continue
+        write_atomic(run.cancelled, "fullrank cancel\n")
+        arrays.add(str(state.status.get("job_id")).partition("_")[0])
+        if state.state in ("running", "stopping") and not now:
+            _write_stop_file(run)
+            num_asked += 1
+        else:
+            update_status(run, state="cancelled", cause="cancelled", ended=time.time())
+    for array in arrays:
+        forbid_requeue(array)
+        cancel_job(array, waiting_only=not now)
+    print(f"cancelled; {num_asked} running tasks were asked to save and leave" if num_asked else "cancelled")
 
 
 def _cancel_job(run: RunDir, state: RunState, now: bool, wait_s: float) -> RunState:

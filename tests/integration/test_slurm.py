@@ -322,3 +322,55 @@ def test_the_job_runs_the_code_that_was_submitted(submit, shared, until, fullran
     until(run, "completed")
     assert (run / "attempts" / "0001" / "rank_00001.log").read_text() == "first 1\n"
     assert not (shared / "evil").exists()
+
+
+def test_an_array_of_seeds_is_one_job_with_a_table_of_results(cluster, fullrank, until, shared):
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--seeds", "2", "--at-most", "1", "--json")
+    facts = json.loads(answer.stdout)
+    for run in facts["runs"]:
+        until(Path(run), "completed")
+    status = json.loads(fullrank("status", facts["sweep"], "--json").stdout)
+    found = [(run["overrides"], run["state"]) for run in status["runs"]]
+    assert sorted(found) == [(["seed=1"], "completed"), (["seed=2"], "completed")]
+    values = [run["validation"] for run in status["runs"]]
+    assert values == sorted(values)
+    assert {json.loads((Path(run) / "status.json").read_text())["job_id"] for run in facts["runs"]} == {
+        f"{facts['job_id']}_0",
+        f"{facts['job_id']}_1",
+    }
+
+
+def test_a_thousand_tasks_are_one_sbatch(cluster, fullrank, shared):
+    (shared / "waits.yaml").write_text((shared / "site.yaml").read_text() + "sbatch: {begin: now+1hour}\n")
+    facts = json.loads(fullrank("submit", "./tiny.yaml", "--cluster", "./waits.yaml", "--seeds", "1000", "--at-most", "5", "--json").stdout)
+    assert len(facts["runs"]) == 1000
+    assert cluster.command("squeue", "-h", "-o", "%i").split() == [f"{facts['job_id']}_[0-999%5]"]
+    assert fullrank("cancel", facts["sweep"]).stdout == "cancelled\n"
+    assert cluster.command("squeue", "-h") == ""
+
+
+def test_a_chain_goes_on_where_the_first_job_stopped(cluster, submit, until):
+    run = submit("--nodes", "2", "--chain", "2", *LONG)
+    status = until(run, "running", step=80)
+    cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])
+    until_attempt(run, 2)
+    until(run, "completed")
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+
+
+def test_run_in_an_allocation_trains_on_its_nodes(cluster, shared, local_losses):
+    words = ["salloc", "--quiet", "--nodes=2", "--cpus-per-task=2", "--time=10", sys.executable, "-P", "-m", "launch", "run", "./tiny.yaml"]
+    environment = (
+        clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "FULLRANK_RUN_ROOT": str(shared / "allocated"), "OMP_NUM_THREADS": "1"}
+    )
+    ended = subprocess.run(words, cwd=shared, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (run,) = (shared / "allocated" / "tiny").iterdir()
+    assert json.loads((run / "attempts" / "0001" / "nodes" / "node_00001.json").read_text())["host"] == "node2"
+    found = losses(run)
+    assert max(abs(found[step] - loss) / loss for step, loss in local_losses.items()) < 1e-5
+
+
+def test_a_login_node_is_no_place_to_train(fullrank):
+    answer = fullrank("run", "./tiny.yaml", code=3)
+    assert "this is a login node" in answer.stderr

