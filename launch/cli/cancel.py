@@ -31,7 +31,8 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     if sweep := find_sweep(run, run_root or default_run_root()):
-        return _cancel_sweep(sweep, now)
+        _cancel_sweep(sweep, now)
+        return
     found = chosen_run(run, run_root)
     state = read_run(found)
     if state.state not in ALIVE:
