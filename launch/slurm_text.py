@@ -27,6 +27,7 @@ JOB_STATES: dict[str, Ended] = {
 """Job states (squeue(1), JOB STATE CODES) in which a job has ended, and what that means."""
 
 REASONS: dict[str, str] = {
+    "None": "Slurm has not looked at it yet",
     "Priority": "jobs of higher priority come first",
     "Resources": "waits for nodes to become free",
     "BeginTime": "waits for its start time (a requeued job does so for about two minutes)",
