@@ -61,11 +61,16 @@ class Jobs:
         if isinstance(queue, str):
             return Standing(state, status.get("cause"), None if is_over else f"as it said last: {queue}")
         ids = [job for job in (status.get("job_id"), *(status.get("job_ids") or ())) if job]
-        queued = next((queue[job] for job in ids if job in queue and queue[job].state not in JOB_STATES), None)
-        if queued:
-            return judge_queued(status, queued)
+        queued = [queue[job] for job in ids if job in queue]
+        for job in queued:
+            if job.state not in JOB_STATES:
+                return judge_queued(status, job)
         if is_over:
             return Standing(state, status.get("cause"))
+        if run.cancelled.exists():
+            return Standing("cancelled", "cancelled")
+        if queued:
+            return judge_gone(status, Accounted(queued[-1].job_id, queued[-1].state, "", "", queued[-1].node_list), job_words(run, ids))
         accounting = self.accounting or {}
         known = next((accounting[job] for job in reversed(ids) if job in accounting), None)
         return judge_gone(status, known, job_words(run, ids))
@@ -107,9 +112,10 @@ def judge_gone(status: Mapping[str, Any], job: Accounted | None, words: str | No
         return Standing("stopped", "preempted", "it was preempted and not put back into the queue")
     if job.ended == "out_of_memory":
         return Standing("failed", None, f"killed for memory on {job.node_list}: a larger memory_gib_per_node, or fewer data.num_workers{said}")
+    code = f" (exit code {job.exit_code})" if job.exit_code else ""
     if status["state"] == "pending" and job.ended != "completed":
-        return Standing("failed", None, f"the job ended (exit code {job.exit_code}) before training began{said}")
-    ended = "ended" if job.ended == "completed" else f"failed (exit code {job.exit_code})"
+        return Standing("failed", None, f"the job ended{code} before training began{said}")
+    ended = "ended" if job.ended == "completed" else f"failed{code}"
     return Standing("lost", None, f"its job {ended} without a word of the training{said}")
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 Ended = Literal["completed", "failed", "cancelled", "time_limit", "node_failed", "out_of_memory", "preempted"]
 
 SINFO = ("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G|%f")
-SQUEUE = ("squeue", "-h", "-r", "-o", "%i|%T|%r|%S|%N")
+SQUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%S|%N")
 SACCT = ("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode,End,NodeList,Reason")
 JOB_STATES: dict[str, Ended] = {
     "COMPLETED": "completed",
@@ -77,7 +77,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that squeue knows; node_list and start are empty where it cannot tell."""
+    """A job that squeue knows, also one that has ended in the last minutes; node_list and start are empty where it cannot tell."""
 
     job_id: str
     state: str

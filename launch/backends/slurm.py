@@ -18,6 +18,7 @@ from launch.config.errors import Problem, StateError
 from launch.config.load import shipped_configs
 from launch.config.own_code import copy_code
 from launch.config.run_dir import RunDir, create_attempt, create_run_dir, update_status, write_atomic, write_json, writing
+from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.plan_slurm import SlurmJob
@@ -45,11 +46,11 @@ def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
         SlurmError: it was refused; nothing is left behind.
         ConfigError: the run directory exists or cannot be written.
     """
-    job = snapshot_paths(job)
+    asked, job = job.plan, snapshot_paths(job)
     try_script(render_sbatch(job), Path.cwd())
     run = create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path)
     try:
-        _fill_run(run, job, probe)
+        _fill_run(run, job, asked, probe)
         return _submit(job, chain)
     except BaseException:
         if not run.attempt(1).job.exists():  # nothing has trained in it
@@ -57,22 +58,24 @@ def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
         raise
 
 
-def _fill_run(run: RunDir, job: SlurmJob, probe: Probe) -> None:
+def _fill_run(run: RunDir, job: SlurmJob, asked: LaunchPlan, probe: Probe) -> None:
     """Writes the files of the first attempt, and the code.
+
+    Args:
+        asked: the plan with the paths that the person named.
 
     Raises:
         ConfigError: the run directory cannot be written.
     """
-    plan = job.plan
     with writing(run):
         create_attempt(run)
-        for name, text in render_files(plan, probe).items():
+        for name, text in render_files(job.plan, probe).items():
             write_atomic(run.path / name, text)
         write_code(run, probe.code)
-        if isinstance(plan, ScriptPlan):
-            write_sources(run, plan)
-        if isinstance(plan, ExperimentPlan):
-            copy_code(plan.experiment, plan.loaded.path, run.code)
+        if isinstance(asked, ScriptPlan):
+            write_sources(run, asked)
+        if isinstance(asked, ExperimentPlan):
+            copy_code(asked.experiment, asked.loaded.path, run.code)
         write_packages(run.code / "fullrank")
 
 
@@ -142,8 +145,8 @@ def run_here(job: SlurmJob, probe: Probe) -> int:
     Raises:
         ConfigError: the run directory exists or cannot be written.
     """
-    job = snapshot_paths(job)
-    _fill_run(create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path), job, probe)
+    asked, job = job.plan, snapshot_paths(job)
+    _fill_run(create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path), job, asked, probe)
     job.job_logs.mkdir(exist_ok=True)
     write_atomic(job.script, render_sbatch(job))
     _write_pending(job)
