@@ -14,7 +14,7 @@ import typer
 
 from launch.cli.options import Json, RunName, RunRoot, chosen_run, default_run_root
 from launch.config.errors import Problem, StateError
-from launch.config.run_dir import RunDir, update_status, write_atomic
+from launch.config.run_dir import RunDir, read_json, update_status, write_atomic
 from launch.jobs import Jobs
 from launch.runs import ALIVE, RunState, read_run
 from launch.slurm import cancel_job, forbid_requeue
@@ -79,7 +79,7 @@ def _cancel_job(run: RunDir, state: RunState, now: bool, wait_s: float) -> RunSt
             time.sleep(_POLL_S)
     for job in jobs:
         cancel_job(job)
-    if read_run(run).state in ALIVE:
+    if (read_json(run.status) or {}).get("state") in ALIVE:  # nobody is left to say so
         update_status(run, state="cancelled", cause="cancelled", ended=time.time())
     return read_run(run)
 
