@@ -35,8 +35,9 @@ from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import ConfigError, Problem
 from launch.config.load import load_experiment
 from launch.config.run_dir import RunDir, new_run_id, read_json
-from launch.plan import LaunchPlan
-from launch.plan_experiment import ExperimentPlan
+from launch.config.strategy import load_strategy
+from launch.plan import LaunchPlan, Options
+from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
 from launch.render_slurm import render_sbatch
@@ -111,10 +112,23 @@ class Many:
     root: Path | None
     machine: Machine
 
-    def plan(self, overrides: Sequence[str], run_dir: Path) -> tuple[ExperimentPlan, ExperimentProbe]:
-        """Returns the plan of one of the runs."""
-        counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
-        return make_plan(self.target.experiment, (*self.target.overrides, *overrides), *counts, run_dir, self.root, machine=self.machine)
+    def plan_all(self, combinations: Sequence[Sequence[str]], runs: Sequence[Path]) -> tuple[list[ExperimentPlan], ExperimentProbe]:
+        """Returns the plan of every run, and what was asked for the first; asked again only where a grid changes the model or the data."""
+        plans: list[ExperimentPlan] = []
+        strategy, probe = load_strategy(self.strategy), None
+        asks_each = any(grid.startswith(("model", "data", "task")) for grid in self.grids)
+        for own, run in zip(combinations, runs, strict=True):
+            overrides = (*self.target.overrides, *own)
+            if probe is None or asks_each:
+                counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
+                plan, answers = make_plan(self.target.experiment, overrides, *counts, run, self.root, machine=self.machine)
+                probe = probe or answers
+            else:
+                options = Options(run, 1, self.nodes, self.processes_per_node)
+                plan = plan_experiment(load_experiment(self.target.experiment, overrides), strategy, probe, options)
+            plans.append(plan)
+        assert probe is not None  # there is at least one run
+        return plans, probe
 
 
 def submit_many(
@@ -139,13 +153,12 @@ def submit_many(
     sweep_id = new_run_id()
     root = (many.root or default_run_root()).expanduser().absolute()
     runs = tuple(root / base.name / f"{sweep_id}-{index:04d}" for index in range(len(combinations)))
-    planned = [many.plan(combination, run) for combination, run in zip(combinations, runs, strict=True)]
-    plans = [plan for plan, _ in planned]
-    job = make_job(plans[0], planned[0][1], loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
+    plans, probe = many.plan_all(combinations, runs)
+    job = make_job(plans[0], probe, loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
     if dry_run:
         print(render_sbatch(job), end="")
         return
-    submitted = backend.submit_array(job, plans, combinations, planned[0][1])
+    submitted = backend.submit_array(job, plans, combinations, probe)
     if as_json:
         print(json.dumps({"sweep": str(job.home), "job_id": submitted.job_ids[0], "runs": [str(run) for run in runs]}, indent=2))
         return
