@@ -126,7 +126,6 @@ class Follower:
 def _show_pictures(run: RunDir, wandb_run: Any) -> None:
     """Puts the report's pictures into the run's summary, so that no row is needed for them."""
     import wandb
-
     from trainers.pictures import draw_pictures
 
     try:
