@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 # uv installs 5 GB in a minute, and looks only at the package index: a stray wheel of torch elsewhere would break torchvision.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable
 
-.PHONY: help quickstart test test-fast lint format reference clean
+.PHONY: help quickstart test test-slurm cluster test-fast lint format reference clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -25,8 +25,17 @@ help:  ## What there is
 quickstart: $(VENV)/.train  ## Fine-tune a small BERT on movie reviews, here, now
 	$(BIN)/fullrank run quickstart
 
-test: lint  ## Style, types and every test
-	$(BIN)/python -m pytest
+test: lint  ## Style, types and every test that needs no Slurm
+	$(BIN)/python -m pytest -m "not slurm"
+	@echo "left out: the tests on a real Slurm (make test-slurm; they need root)"
+
+test-slurm: $(VENV)/.dev  ## The tests on a real Slurm of three nodes, booted here; installs Debian's packages; needs root
+	$(BIN)/python -m tests.cluster install
+	$(BIN)/python -m pytest -m slurm
+
+cluster: $(VENV)/.dev  ## A shell on a Slurm of three nodes, here, to try; needs root
+	$(BIN)/python -m tests.cluster install
+	$(BIN)/python -m tests.cluster shell
 
 test-fast: $(VENV)/.dev  ## The tests that start no processes
 	$(BIN)/python -m pytest -m "not integration and not slurm"

@@ -15,6 +15,8 @@ INTRODUCTIONS = {
     "`optimizer.lr=3e-5`.",
     "strategy": "A strategy says how processes work together. It is an Accelerate configuration file; these are the keys that are read, "
     "and `--strategy NAME|FILE` chooses one.",
+    "cluster": "A cluster file says what to ask a Slurm site for. `fullrank cluster init NAME` writes one into ~/.config/fullrank/clusters by asking "
+    "the cluster; `--cluster NAME|FILE` chooses one.",
 }
 
 Schema = Mapping[str, Any]

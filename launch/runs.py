@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from launch.attempts import Started
 from launch.config.errors import Problem, StateError
 from launch.config.lock import silence_s
 from launch.config.run_dir import Attempt, RunDir, State, read_json
+from launch.jobs import Jobs
 from launch.probe import process_start
 
-ALIVE: tuple[State, ...] = ("pending", "running", "stopping")
+ALIVE: tuple[State, ...] = ("pending", "running", "stopping", "requeued")
 _SILENT_S = 600.0
 """A run on another host counts as lost after this long without a heartbeat; rank 0 beats every few seconds, evaluations and saves are longer."""
 
@@ -25,18 +27,23 @@ class RunState:
     Args:
         state: what status.json says, or `lost` if its process is gone.
         status: the rest of status.json.
+        note: what Slurm says of its job.
     """
 
     run: RunDir
     state: State
     status: dict[str, Any]
+    note: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"run": str(self.run.path)} | self.status | {"state": self.state}
+        return {"run": str(self.run.path)} | self.status | {"state": self.state} | ({"note": self.note} if self.note else {})
 
 
-def read_run(run: RunDir) -> RunState:
-    """Returns the state of a run. A run that says it is alive is `lost` if its process is gone.
+def read_run(run: RunDir, jobs: Jobs | None = None) -> RunState:
+    """Returns the state of a run. A run that says it is alive is `lost` if its process, or its job in Slurm, is gone.
+
+    Args:
+        jobs: answers of Slurm that several runs share.
 
     Raises:
         StateError: there is no readable status.json.
@@ -45,13 +52,20 @@ def read_run(run: RunDir) -> RunState:
     if status is None or "state" not in status:
         raise StateError(Problem("has no readable status.json", where=str(run.path), fix="name a run directory that fullrank or train.py made"))
     state: State = status["state"]
+    if status.get("backend") == "slurm":
+        standing = (jobs or Jobs(status.get("submitted"))).standing(run, status)
+        return RunState(run, standing.state, status | {"cause": standing.cause}, standing.note)
     return RunState(run, "lost" if state in ALIVE and not is_alive(run, status) else state, status)
 
 
 def list_runs(root: Path) -> list[RunState]:
-    """Returns the runs under a run root, the newest last."""
+    """Returns the runs under a run root, the newest last; Slurm is asked once, however many they are."""
     paths = sorted((path.parent for path in root.glob("*/*/status.json")), key=lambda path: path.name)
-    return [read_run(RunDir(path)) for path in paths if (read_json(path / "status.json") or {}).get("state")]
+    jobs, states = Jobs(), []
+    for path in paths:
+        with contextlib.suppress(StateError):
+            states.append(read_run(RunDir(path), jobs))
+    return states
 
 
 def check_resumable(run: RunDir, end: int | None = None) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from launch.config.accelerate_blocks import FSDP_INERT, WRAPS
+from launch.config.cluster import Cluster
 from launch.config.durations import Duration
 from launch.config.experiment import Experiment
 from launch.config.strategy import ACCELERATE_KEYS, ENGINES, INERT, PRECISIONS
@@ -105,8 +106,9 @@ def strategy_schema() -> dict[str, Any]:
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "experiment": experiment_schema,
     "strategy": strategy_schema,
+    "cluster": lambda: _model_schema(Cluster, "A Slurm site of fullrank"),
 }
-"""kind of file -> its schema; a model needs one line: `"cluster": lambda: _model_schema(Cluster, "A Slurm site of fullrank")`."""
+"""kind of file -> its schema."""
 
 
 class _Generator(GenerateJsonSchema):

@@ -64,7 +64,7 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
                 write_atomic(run.path / name, text)
             write_code(run, probe.code)
             if isinstance(plan, ScriptPlan):
-                _write_sources(run, plan)
+                write_sources(run, plan)
             if isinstance(plan, ExperimentPlan):
                 copy_code(plan.experiment, plan.loaded.path, run.code)
             _write_start(plan)
@@ -110,7 +110,7 @@ def write_code(run: RunDir, code: Code) -> None:
             shutil.copyfile(source, target)
 
 
-def _write_sources(run: RunDir, plan: ScriptPlan) -> None:
+def write_sources(run: RunDir, plan: ScriptPlan) -> None:
     """Copies the script and its own modules, in a repository or not."""
     for source in plan.sources:
         target = run.code / "script" / source.relative_to(plan.script.parent)

@@ -11,10 +11,13 @@ from typer.core import TyperCommand, TyperGroup
 
 VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
+    "submit": "Train an experiment on a Slurm cluster.",
     "plan": "Show what a run would do: values, batch arithmetic, commands, files.",
     "check": "Find every problem of a launch before it starts; alone: of this machine.",
     "fetch": "Bring model, data and tokenizer into the shared caches, for trainings without a network.",
     "schema": "Print the JSON Schema of a file, for editors.",
+    "cancel": "Stop a run for good: it saves first, and does not come back.",
+    "cluster": "Write a cluster file by asking the cluster (init), or explain one (show).",
     "status": "Show how runs are doing.",
     "logs": "Show the log of a run, or follow it.",
     "sync": "Send what a run kept for W&B to its server.",

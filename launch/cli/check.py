@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from launch.cli.options import (
+    ClusterName,
     ExperimentName,
     Json,
     LauncherName,
@@ -26,6 +27,8 @@ from launch.cli.options import (
 )
 from launch.cli.planning import Target, parse_target, plan_target
 from launch.cli.show import plan_headline, table
+from launch.cluster_checks import cluster_warnings, run_cluster_checks
+from launch.config.cluster import load_cluster
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, Problem
 from launch.config.own_code import own_modules
 from launch.environment_checks import judge_environment
@@ -33,8 +36,10 @@ from launch.findings import Finding, from_problems
 from launch.machine import ask_environment, ask_machine
 from launch.machine_checks import judge_machine
 from launch.plan_experiment import ExperimentPlan
+from launch.plan_slurm import JobOptions, node_machine, plan_job
 from launch.preflight import run_checks
-from launch.probe import ExperimentProbe, missing_training_packages
+from launch.probe import ExperimentProbe, missing_training_packages, probe_machine
+from launch.slurm import ask_site, has_slurm
 
 OWN_CODE_TIMEOUT_S = 120
 
@@ -44,6 +49,7 @@ def check(
     experiment: ExperimentName = None,
     overrides: Overrides = None,
     script: ScriptPath = None,
+    cluster: ClusterName = None,
     strategy: StrategyName = "auto",
     nodes: Nodes = None,
     processes_per_node: ProcessesPerNode = None,
@@ -58,6 +64,10 @@ def check(
         print_findings(findings, code, as_json)
         raise typer.Exit(code)
     target = parse_target(ctx, experiment, overrides, script)
+    if cluster is not None:
+        findings, code = check_on_cluster(target, cluster, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+        print_findings(findings, code, as_json)
+        raise typer.Exit(code)
     findings, code = check_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
     print_findings(findings, code, as_json)
     raise typer.Exit(code)
@@ -100,6 +110,37 @@ def check_own_code(plan: ExperimentPlan) -> list[Problem]:
     except ValueError:
         last = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
         return [Problem(f"importing it ended the process: {last}")]
+
+
+def check_on_cluster(
+    target: Target,
+    cluster: str,
+    strategy: str,
+    nodes: int | None,
+    processes_per_node: int | None,
+    launcher: str,
+    run_dir: Path | None,
+    run_root: Path | None,
+) -> tuple[list[Finding], int]:
+    """Returns what the checks of a submission found, and the exit code that `submit` would end with before it asks Slurm.
+
+    Raises:
+        ConfigError: there is no plan to check: the experiment, the script, the strategy or the cluster file has problems of its own.
+    """
+    loaded, here = load_cluster(cluster), probe_machine()
+    site = ask_site() if has_slurm() else None
+    root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
+    machine = node_machine(loaded.cluster, loaded.name, here)
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
+    job = plan_job(plan, loaded.cluster, JobOptions(), here.python, loaded.cluster.when_stopped in ("auto", "requeue"))
+    findings, code = [Finding("plan", "ok", plan_headline(plan))], EXIT_DONE
+    for result in run_cluster_checks(job, loaded, probe, site):
+        findings += from_problems(result.name, result.problems, result.when_fine)
+        if result.problems and code != EXIT_CONFIG:
+            code = EXIT_CONFIG if result.is_input else EXIT_PREFLIGHT
+    if site is None:
+        findings.append(Finding("cluster", "warning", "there is no Slurm here: what the cluster has could not be asked"))
+    return findings + [Finding("plan", "warning", warning) for warning in [*plan.warnings, *cluster_warnings(job, site)]], code
 
 
 def print_findings(findings: Sequence[Finding], code: int, as_json: bool) -> None:

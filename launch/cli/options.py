@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from launch.config.errors import ConfigError, Problem
 from launch.config.load import shipped_configs
 from launch.config.run_dir import RunDir, find_run
 from launch.plan import LAUNCHERS
+
+if TYPE_CHECKING:
+    from launch.config.cluster import LoadedCluster
 
 
 def complete_experiment(incomplete: str) -> list[str]:
@@ -48,6 +52,36 @@ def chosen_run(name: str, run_root: Path | None) -> RunDir:
     return find_run(name, run_root or default_run_root())
 
 
+def complete_cluster(incomplete: str) -> list[str]:
+    """Returns the cluster files that begin so."""
+    from launch.config.cluster import cluster_names
+
+    return [name for name in cluster_names() if name.startswith(incomplete)]
+
+
+def chosen_cluster(name: str | None) -> LoadedCluster:
+    """Returns the cluster that was named, FULLRANK_CLUSTER's, or the only file a person has.
+
+    Raises:
+        ConfigError: none, or several.
+    """
+    from launch.config.cluster import OWN_CLUSTERS, load_cluster
+
+    own = sorted(OWN_CLUSTERS.expanduser().glob("*.yaml"))
+    name = name or os.environ.get("FULLRANK_CLUSTER") or (own[0].stem if len(own) == 1 else None)
+    if name is None:
+        what = f"{len(own)} cluster files: which one?" if own else "no cluster file says what to ask Slurm for"
+        raise ConfigError(
+            Problem(
+                what,
+                key="--cluster",
+                allowed=", ".join(path.stem for path in own) or None,
+                fix="--cluster NAME" if own else "fullrank cluster init mysite (on the login node)",
+            )
+        )
+    return load_cluster(name)
+
+
 def _shipped(kind: str, incomplete: str) -> list[str]:
     return sorted(path.stem for path in (shipped_configs() / kind).glob("*.yaml") if path.stem.startswith(incomplete))
 
@@ -74,6 +108,15 @@ StrategyName = Annotated[
         metavar="NAME|FILE",
         help="How the processes work together: auto, a shipped strategy, or an Accelerate file.",
         autocompletion=complete_strategy,
+    ),
+]
+ClusterName = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="Slurm site: a file of yours (~/.config/fullrank/clusters), or a path. Default: $FULLRANK_CLUSTER, or your only one.",
+        autocompletion=complete_cluster,
     ),
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, metavar="N", help="Machines.")]

@@ -22,7 +22,7 @@ from launch.config.strategy import load_strategy
 from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_script import ScriptPlan, plan_script
-from launch.probe import ExperimentProbe, Probe, probe, probe_experiment
+from launch.probe import ExperimentProbe, Machine, Probe, probe, probe_experiment
 from launch.script_file import read_script
 
 
@@ -68,6 +68,7 @@ def plan_target(
     run_dir: Path | None = None,
     run_root: Path | None = None,
     mode: Mode = PLAIN,
+    machine: Machine | None = None,
 ) -> tuple[LaunchPlan, Probe]:
     """Returns the plan behind a command line, and what the machine answered; writes nothing.
 
@@ -76,8 +77,10 @@ def plan_target(
     """
     if target.script is None:
         overrides = mode.overrides(target.overrides)
-        return make_plan(target.experiment, overrides, strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode)
-    return make_script_plan(target.script, target.arguments, Path.cwd(), strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode)
+        return make_plan(target.experiment, overrides, strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode, machine=machine)
+    return make_script_plan(
+        target.script, target.arguments, Path.cwd(), strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode=mode, machine=machine
+    )
 
 
 def make_plan(
@@ -92,6 +95,7 @@ def make_plan(
     attempt: int = 1,
     mode: Mode = PLAIN,
     micro_batch_size: int | None = None,
+    machine: Machine | None = None,
 ) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan of an experiment, and what the machine answered; writes nothing.
 
@@ -102,6 +106,7 @@ def make_plan(
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode, micro_batch_size)
     answers = probe_experiment(loaded.experiment, run_path, loaded.path)
+    answers = replace(answers, machine=machine) if machine else answers
     return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
 
 
@@ -117,6 +122,7 @@ def make_script_plan(
     run_root: Path | None = None,
     attempt: int = 1,
     mode: Mode = PLAIN,
+    machine: Machine | None = None,
 ) -> tuple[ScriptPlan, Probe]:
     """Returns the plan of a script that runs in `folder`, and what the machine answered; writes nothing.
 
@@ -127,6 +133,7 @@ def make_script_plan(
     run_path = _run_path(file.path.stem, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
     answers = probe(run_path, file.path.parent)
+    answers = replace(answers, machine=machine) if machine else answers
     return plan_script(file, arguments, folder, load_strategy(strategy), answers, options), answers
 
 
@@ -138,6 +145,7 @@ def plan_again(
     processes_per_node: int | None = None,
     launcher: str = "",
     force: bool = False,
+    machine: Machine | None = None,
 ) -> tuple[LaunchPlan, Probe]:
     """Returns the plan of a run's next attempt, started as its newest one was but for what is given here; writes nothing.
 
@@ -159,6 +167,7 @@ def plan_again(
         "launcher": launcher or last.get("launcher") or "direct",
         "run_dir": run.path,
         "attempt": attempt.number + 1 if attempt else 1,
+        "machine": machine,
         "mode": Mode(overfits_batch=bool((last.get("mode") or {}).get("overfits_batch"))),
     }
     if "script" in last:

@@ -39,6 +39,10 @@ def resume(
     if "=" in run:
         raise ConfigError(Problem(f"{run!r} stands where the run is named", fix=f"fullrank resume latest {run}"))
     found = chosen_run(run, run_root)
+    if not here and found.cluster.is_file():
+        from launch.cli.submit import submit_again
+
+        return submit_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force, dry_run, as_json)
     backend = "local" if here else launched_by(found)
     plan, probe = plan_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force)
     check_resumable(found, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)

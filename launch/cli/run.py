@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
+from launch.allocation import is_login_node, read_allocation
 from launch.backends import BACKENDS
+from launch.cli.allocated import plan_allocated, run_allocated
 from launch.cli.closing import print_closing
 from launch.cli.options import (
     Debug,
@@ -27,6 +30,7 @@ from launch.cli.options import (
 from launch.cli.plan import print_plan
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
+from launch.config.errors import PreflightError, Problem
 from launch.config.modes import parse_mode
 from launch.preflight import preflight
 
@@ -45,11 +49,19 @@ def run(
     debug: Debug = False,
     overfit_batch: OverfitBatch = False,
     profile_steps: ProfileSteps = None,
+    here: Annotated[bool, typer.Option("--here", help="On this machine alone, also if it is a login node, or in an allocation.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     target = parse_target(ctx, experiment, overrides, script)
     mode = parse_mode(debug, overfit_batch, profile_steps, is_script=script is not None)
+    allocation = None if here else read_allocation(os.environ)
+    if allocation and allocation.nodes > 1:
+        job, probe = plan_allocated(target, allocation, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
+        raise typer.Exit(run_allocated(job, probe, dry_run))
+    if not here and not dry_run and is_login_node(os.environ):
+        what = "this is a login node, which people share: a training does not belong here"
+        raise PreflightError(Problem(what, fix="fullrank submit; or fullrank run inside salloc; or --here, for a minute of testing"))
     plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root, mode)
     preflight(plan, probe)
     if dry_run:

@@ -13,6 +13,7 @@ from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_
 from launch.cli.show import table
 from launch.config.metrics import last_records, read_metrics
 from launch.runs import RunState, list_runs, read_run
+from launch.sweeps import Sweep, find_sweep, read_results, result_rows
 
 
 def status(
@@ -22,6 +23,9 @@ def status(
     run_root: RunRoot = None,
     as_json: Json = False,
 ) -> None:
+    if run is not None and (sweep := find_sweep(run, run_root or default_run_root())):
+        print_sweep(sweep, as_json)
+        return
     if run is not None:
         state = read_run(chosen_run(run, run_root))
         print(json.dumps(_facts(state), indent=2) if as_json else "\n".join(one_run(state)))
@@ -36,14 +40,30 @@ def status(
         print(f"no runs under {root}", file=sys.stderr)
 
 
+def print_sweep(sweep: Sweep, as_json: bool) -> None:
+    """Prints what each run of an array reached, the best on the validation split first; the test split is shown of that one alone."""
+    results = read_results(sweep)
+    if as_json:
+        print(json.dumps({"sweep": str(sweep.path), "metric": sweep.metric, "runs": [result.as_dict() for result in results]}, indent=2))
+        return
+    print("\n".join(table(result_rows(sweep, results))))
+    if results[0].value is not None and results[0].test:
+        scores = "  ".join(
+            f"{name} {value:.4f}" for name, value in results[0].test.items() if isinstance(value, float) and name in ("loss", sweep.metric)
+        )
+        print(f"test split, best run: {scores}")
+
+
 def one_run(state: RunState) -> list[str]:
     """Returns the lines about one run: state, progress, last records, what to do."""
     found, rows = state.status, []
-    cause = f" ({found['cause']})" if found.get("cause") else ""
+    cause = f" ({found['cause']})" if found.get("cause") and found["cause"] != state.state else ""
     rows.append(("state", f"{state.state}{cause}{', a debug run' if found.get('is_debug') else ''}"))
     rows.append(("step", _progress(found)))
     rows.append(("attempt", str(found.get("attempt", ""))))
-    rows.append(("where", f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"))
+    rows.append(("where", _where(found)))
+    if state.note:
+        rows.append(("slurm", state.note))
     if found.get("message"):
         rows.append(("message", str(found["message"]).splitlines()[0]))
     for split, record in last_records(read_metrics(state.run.metrics)).items():
@@ -52,6 +72,13 @@ def one_run(state: RunState) -> list[str]:
     if state.state in ("stopped", "failed", "lost", "cancelled"):
         rows.append(("go on", f"fullrank resume {state.run.path}"))
     return [str(state.run.path), *(f"  {line}" for line in table(rows))]
+
+
+def _where(found: dict[str, Any]) -> str:
+    if found.get("backend") != "slurm":
+        return f"{found.get('host', '?')}, pid {found.get('pid', '?')}, seen {_ago(found.get('heartbeat'))}"
+    on = f" on {found['host']}" if found.get("host") else ""
+    return f"job {found.get('job_id')}{on}, seen {_ago(found.get('heartbeat'))}"
 
 
 def _facts(state: RunState) -> dict[str, Any]:

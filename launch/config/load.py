@@ -66,6 +66,19 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedE
     return LoadedExperiment(experiment, origins, tuple(overrides), path, path.read_text(encoding="utf-8"))
 
 
+def load_file(path: Path, model: type[M]) -> tuple[M, Document]:
+    """Returns the validated model behind a YAML file, and the file with its lines.
+
+    Raises:
+        ConfigError: with every problem of the file at once.
+    """
+    document = load_yaml(path)
+    try:
+        return model.model_validate(document.values), document
+    except ValidationError as error:
+        raise ConfigError(*(_problem(detail, model, document, {}) for detail in error.errors())) from error
+
+
 def find_shipped(name_or_path: str, kind: str) -> Path:
     """Returns the file behind a shipped name (bare) or a path (with a `/`, or ending in .yaml).
 

@@ -66,6 +66,23 @@ class Attempt:
         return self.path / "agreed_stop"
 
     @property
+    def job(self) -> Path:
+        """Written when a Slurm job begins the attempt: its id, nodes and port."""
+        return self.path / "job.json"
+
+    @property
+    def nodes(self) -> Path:
+        """What the agent of each node of a Slurm job saw there, and how its ranks ended; written when they have."""
+        return self.path / "nodes"
+
+    def node_report(self, node: int) -> Path:
+        return self.nodes / f"node_{node:05d}.json"
+
+    def node_log(self, node: int) -> Path:
+        """What the agent of a node says."""
+        return self.path / f"node_{node:05d}.log"
+
+    @property
     def failures(self) -> Path:
         return self.path / "failures"
 
@@ -168,6 +185,26 @@ class RunDir:
     def profile(self) -> Path:
         """Traces of --profile-steps, and where the steps' time went."""
         return self.path / "profile"
+
+    @property
+    def submit(self) -> Path:
+        """The sbatch script of a run that Slurm starts."""
+        return self.path / "submit.sbatch"
+
+    @property
+    def cluster(self) -> Path:
+        """The cluster file of a run that Slurm starts, with what the command line replaced."""
+        return self.path / "cluster.yaml"
+
+    @property
+    def cancelled(self) -> Path:
+        """While this file is there, no job starts the run."""
+        return self.path / "cancelled"
+
+    @property
+    def job_logs(self) -> Path:
+        """One log for each Slurm job that carried this run: what its script says."""
+        return self.path / "jobs"
 
     @property
     def attempts(self) -> Path:

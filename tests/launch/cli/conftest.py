@@ -26,6 +26,7 @@ def fullrank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     monkeypatch.setenv("FULLRANK_RUN_ROOT", str(tmp_path / "runs"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "fake"))
     monkeypatch.setattr("launch.agent.GRACE_S", 0.3)
+    monkeypatch.setattr("launch.cli.run.is_login_node", lambda environment: False)  # wherever the tests run
 
     def call(*words: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["fullrank", *map(str, words)])

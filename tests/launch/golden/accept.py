@@ -10,4 +10,4 @@ import pytest
 
 if __name__ == "__main__":
     os.environ["FULLRANK_ACCEPT_GOLDEN"] = "1"
-    sys.exit(pytest.main([str(Path(__file__).parents[1] / "test_render.py"), "-q", "-k", "golden"]))
+    sys.exit(pytest.main([*map(str, Path(__file__).parents[1].glob("test_render*.py")), "-q", "-k", "golden"]))

@@ -1,0 +1,238 @@
+"""`fullrank submit`: trains on a Slurm cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from launch.backends import slurm as backend
+from launch.cli.options import (
+    ClusterName,
+    ExperimentName,
+    Json,
+    LauncherName,
+    Nodes,
+    Overrides,
+    ProcessesPerNode,
+    RunDirectory,
+    RunRoot,
+    ScriptPath,
+    StrategyName,
+    chosen_cluster,
+    default_run_root,
+)
+from launch.cli.planning import Target, make_plan, parse_target, plan_again, plan_target
+from launch.cli.show import plan_headline
+from launch.cluster_checks import cluster_preflight, cluster_warnings
+from launch.config.cluster import LoadedCluster, load_cluster
+from launch.config.errors import ConfigError, Problem
+from launch.config.load import load_experiment
+from launch.config.run_dir import RunDir, new_run_id, read_json
+from launch.config.strategy import load_strategy
+from launch.plan import LaunchPlan, Options
+from launch.plan_experiment import ExperimentPlan, plan_experiment
+from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
+from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
+from launch.render_slurm import render_sbatch
+from launch.runs import check_resumable
+from launch.slurm import Site, ask_site, has_slurm, own_defaults
+from launch.sweeps import combine
+
+
+def submit(
+    ctx: typer.Context,
+    experiment: ExperimentName = None,
+    overrides: Overrides = None,
+    script: ScriptPath = None,
+    cluster: ClusterName = None,
+    strategy: StrategyName = "auto",
+    nodes: Nodes = None,
+    processes_per_node: ProcessesPerNode = None,
+    gpus_per_node: Annotated[int | None, typer.Option("--gpus-per-node", min=0, metavar="N", help="GPUs on each node.")] = None,
+    time: Annotated[str | None, typer.Option("--time", metavar="LIMIT", help="Time limit of the job, e.g. 12:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Partition.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Runs with N seeds, as one array job.")] = None,
+    grid: Annotated[list[str] | None, typer.Option("--grid", metavar="KEY=V,V", help="A run for each value; several grids: each with each.")] = None,
+    at_most: Annotated[int | None, typer.Option("--at-most", min=1, metavar="N", help="Tasks of the array that run at a time.")] = None,
+    chain: Annotated[int, typer.Option("--chain", min=1, metavar="N", help="Jobs one after another, each going on where the last stopped.")] = 1,
+    launcher: LauncherName = "direct",
+    run_dir: RunDirectory = None,
+    run_root: RunRoot = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for the job, and show its log.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the script; write and submit nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    target = parse_target(ctx, experiment, overrides, script)
+    loaded = chosen_cluster(cluster)
+    options = JobOptions(gpus_per_node, time, partition, at_most, chain=chain)
+    site = ask_site() if has_slurm() or not dry_run else None
+    loaded = LoadedCluster(with_options(loaded.cluster, options), loaded.document)
+    here = probe_machine()
+    root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
+    machine = node_machine(loaded.cluster, loaded.name, here)
+    if seeds is not None or grid:
+        many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
+        submit_many(many, loaded, options, site, here.python, run_dir, dry_run, as_json)
+        return
+    plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
+    job = make_job(plan, probe, loaded, options, here.python, site)
+    if dry_run:
+        print(render_sbatch(backend.snapshot_paths(job)), end="")
+        return
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for warning in cluster_warnings(job, site):
+        print(f"warning: {warning}", file=sys.stderr)
+    submitted = backend.submit(job, probe, chain)
+    announce(submitted, as_json)
+    if follow:
+        from launch.cli.logs import logs
+
+        logs(str(plan.run.path), follow=True)
+
+
+@dataclass(frozen=True)
+class Many:
+    """What an array of runs is made of."""
+
+    target: Target
+    seeds: int | None
+    grids: tuple[str, ...]
+    strategy: str
+    nodes: int | None
+    processes_per_node: int | None
+    launcher: str
+    root: Path | None
+    machine: Machine
+
+    def plan_all(self, combinations: Sequence[Sequence[str]], runs: Sequence[Path]) -> tuple[list[ExperimentPlan], ExperimentProbe]:
+        """Returns the plan of every run, and what was asked for the first; asked again only where a grid changes the model or the data."""
+        plans: list[ExperimentPlan] = []
+        strategy, probe = load_strategy(self.strategy), None
+        asks_each = any(grid.startswith(("model", "data", "task")) for grid in self.grids)
+        for own, run in zip(combinations, runs, strict=True):
+            overrides = (*self.target.overrides, *own)
+            if probe is None or asks_each:
+                counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
+                plan, answers = make_plan(self.target.experiment, overrides, *counts, run, self.root, machine=self.machine)
+                probe = probe or answers
+            else:
+                options = Options(run, 1, self.nodes, self.processes_per_node)
+                plan = plan_experiment(load_experiment(self.target.experiment, overrides), strategy, probe, options)
+            plans.append(plan)
+        assert probe is not None  # there is at least one run
+        return plans, probe
+
+
+def submit_many(
+    many: Many, loaded: LoadedCluster, options: JobOptions, site: Site | None, host_python: str, run_dir: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Submits seeds and grids as one array job.
+
+    Raises:
+        ConfigError: for a script, a chain, the stock form or one run directory, which many runs cannot have.
+    """
+    unfit = {
+        "--script": many.target.script is not None,
+        "--chain": options.chain > 1,
+        "--run-dir": run_dir is not None,
+        "--launcher accelerate": many.launcher != "direct",
+    }
+    if any(unfit.values()):
+        names = ", ".join(name for name, is_there in unfit.items() if is_there)
+        raise ConfigError(Problem(f"{names} does not go with --seeds and --grid", fix="leave one of them out"))
+    base = load_experiment(many.target.experiment, many.target.overrides).experiment
+    combinations = combine(many.seeds, base.seed, many.grids)
+    sweep_id = new_run_id()
+    root = (many.root or default_run_root()).expanduser().absolute()
+    runs = tuple(root / base.name / f"{sweep_id}-{index:04d}" for index in range(len(combinations)))
+    plans, probe = many.plan_all(combinations, runs)
+    job = make_job(plans[0], probe, loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
+    if dry_run:
+        print(render_sbatch(job), end="")
+        return
+    submitted = backend.submit_array(job, plans, combinations, probe)
+    if as_json:
+        print(json.dumps({"sweep": str(job.home), "job_id": submitted.job_ids[0], "runs": [str(run) for run in runs]}, indent=2))
+        return
+    print(f"job {submitted.job_ids[0]}: {len(runs)} runs  {job.home}")
+    print(f"  fullrank status {sweep_id}  (the table of results)", file=sys.stderr)
+
+
+def submit_again(
+    run: RunDir,
+    overrides: Sequence[str],
+    strategy: str | None,
+    nodes: int | None,
+    processes_per_node: int | None,
+    launcher: str,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Submits the next attempt of a run, on the cluster that it was submitted to.
+
+    Raises:
+        FullrankError: with every problem at once.
+    """
+    loaded, here = load_cluster(str(run.cluster)), probe_machine()
+    site = ask_site() if has_slurm() or not dry_run else None
+    machine = node_machine(loaded.cluster, run.run_id, here)
+    plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
+    check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
+    save_seconds = ((read_json(run.status) or {}).get("checkpoint") or {}).get("seconds")
+    job = make_job(plan, probe, loaded, JobOptions(save_seconds=save_seconds), here.python, site)
+    if dry_run:
+        print(render_sbatch(backend.snapshot_paths(job)), end="")
+        return
+    for warning in [*plan.warnings, *cluster_warnings(job, site, save_seconds)]:
+        print(f"warning: {warning}", file=sys.stderr)
+    announce(backend.resume(job, probe), as_json)
+
+
+def make_job(
+    plan: LaunchPlan,
+    probe: Probe,
+    loaded: LoadedCluster,
+    options: JobOptions,
+    host_python: str,
+    site: Site | None,
+    runs: tuple[Path, ...] = (),
+    home: Path | None = None,
+) -> SlurmJob:
+    """Returns the job of a plan, after every check.
+
+    Raises:
+        ConfigError, PreflightError: with every problem at once.
+    """
+    if plan.launcher not in ("direct", "accelerate"):
+        what = f"{plan.launcher!r} is for one machine"
+        raise ConfigError(Problem(what, key="--launcher", allowed="direct (one agent a node), accelerate (srun and accelerate launch alone)"))
+    requeues = loaded.cluster.when_stopped in ("auto", "requeue")
+    job = plan_job(plan, loaded.cluster, options, host_python, requeues, runs, home)
+    cluster_preflight(job, loaded, probe, site)
+    return job
+
+
+def announce(submitted: backend.Submitted, as_json: bool) -> None:
+    """Prints the job and how to follow it."""
+    plan, ids = submitted.job.plan, submitted.job_ids
+    if as_json:
+        facts: dict[str, Any] = {"run": str(plan.run.path), "job_id": ids[0], "job_ids": list(ids), "script": str(submitted.job.script)}
+        print(json.dumps(facts, indent=2))
+        return
+    defaults = own_defaults(os.environ)
+    if defaults:
+        print(f"your own defaults count too: {' '.join(f'{name}={value}' for name, value in defaults.items())}", file=sys.stderr)
+    nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''} x {plan.processes_per_node}"
+    print(f"{plan_headline(plan)} ({nodes})", file=sys.stderr)
+    print(f"job {' -> '.join(ids)}  {plan.run.path}")
+    for words in (f"logs -f {plan.run.run_id}", f"status {plan.run.run_id}", f"cancel {plan.run.run_id}"):
+        print(f"  fullrank {words}", file=sys.stderr)

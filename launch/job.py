@@ -1,0 +1,148 @@
+"""The two things a job script asks beside srun: python -P -m launch.job begin RUN | end ATTEMPT CODE. Answers go to stdout, words to stderr."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from launch.attempts import may_start_again
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, FullrankError, Problem
+from launch.config.run_dir import Attempt, RunDir, create_attempt, read_json, update_status, write_json
+from launch.failures import Failure, render_failure
+from launch.job_end import Ending, judge_attempt
+from launch.node_checks import differing
+from launch.probe import free_port
+from launch.runs import read_attempts
+
+_OVER = {
+    "completed": "the run is completed",
+    "cancelled": "the run was cancelled",
+    "failed": "the run failed; fullrank resume starts it again",
+}
+"""States in which a job that comes (back) from the queue has nothing to do."""
+
+
+def main(arguments: list[str]) -> int:
+    """Answers one question and returns the exit code."""
+    try:
+        if arguments[:1] == ["begin"]:
+            return begin(RunDir(Path(arguments[1])))
+        return end(Attempt(Path(arguments[1])), int(arguments[2]))
+    except FullrankError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return error.exit_code
+
+
+def begin(run: RunDir) -> int:
+    """Prints port and directory of the attempt to start; nothing if the run is over."""
+    status = read_json(run.status)
+    if status is None:
+        what = "the run directory is not visible on this node, or has no status.json"
+        raise FullrankError(Problem(what, where=str(run.path), fix="run_root in the cluster file on a file system that every node mounts"))
+    if run.cancelled.exists():
+        status = update_status(run, state="cancelled", cause="cancelled", ended=time.time())
+    if reason := _OVER.get(status["state"]):
+        print(f"not started: {reason}", file=sys.stderr)
+        return EXIT_DONE
+    before = may_start_again("lost", "node_failed", *read_attempts(run)) if status["state"] in ("running", "stopping") else None
+    if before and not before.is_allowed:  # each attempt before this one died without a word
+        update_status(run, state="failed", message=before.reason, ended=time.time())
+        print(f"not started: {before.reason}", file=sys.stderr)
+        return EXIT_FAILED
+    _forget_lock(run, status)
+    attempt = next_attempt(run)
+    plan: dict[str, Any] = read_json(attempt.plan) or {}
+    port = free_port(int(plan.get("port", 0))) if plan.get("world_size", 1) > 1 else int(plan.get("port", 0))
+    if port is None:
+        raise FullrankError(Problem(f"ports {plan.get('port')} to {plan['port'] + 19} are all taken on this node", fix="submit again"))
+    facts = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")}
+    write_json(attempt.job, facts | {"port": port, "begun": time.time()})
+    update_status(
+        run,
+        state="running",
+        cause=None,
+        message=None,
+        attempt=attempt.number,
+        job_id=_job_id() or status.get("job_id"),
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        started=time.time(),
+        ended=None,
+    )
+    print(port, attempt.path)
+    return EXIT_DONE
+
+
+def _forget_lock(run: RunDir, status: dict[str, Any]) -> None:
+    """Removes the lock that a job before this one has left: Slurm starts a requeued job, or the next of a chain, only when that has ended."""
+    holder = (read_json(run.lock) or {}).get("job_id")
+    if holder is not None and (status["state"] in ("pending", "requeued", "stopped") or holder in (status.get("job_ids") or ())):
+        run.lock.unlink(missing_ok=True)
+
+
+def next_attempt(run: RunDir) -> Attempt:
+    """Returns the attempt that submit prepared, or a new one like the last, if that was begun before."""
+    last = run.last_attempt()
+    if last is None:
+        raise FullrankError(Problem("there is no attempt to start", where=str(run.path), fix="fullrank submit"))
+    if not last.job.exists():
+        return last
+    attempt = create_attempt(run)
+    for path in (last.accelerate, last.deepspeed, last.environment):
+        if path.exists():
+            shutil.copyfile(path, attempt.path / path.name)
+    plan: dict[str, Any] = read_json(last.plan) or {}
+    moved = {str(old): str(new) for old, new in ((last.accelerate, attempt.accelerate), (last.deepspeed, attempt.deepspeed))}
+    write_json(attempt.plan, plan | {"attempt": attempt.number, "command": [moved.get(word, word) for word in plan.get("command", [])]})
+    return attempt
+
+
+def end(attempt: Attempt, code: int) -> int:
+    """Settles how the attempt ended, writes its first failure, prints `requeue` if the job is to come back, and returns the job's exit code."""
+    run = RunDir(attempt.path.parent.parent)
+    plan: dict[str, Any] = read_json(attempt.plan) or {}
+    status: dict[str, Any] = read_json(run.status) or {}
+    reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path))]
+    ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists())
+    for line in differing(reports):
+        print(f"warning: {line}", file=sys.stderr)
+    if ending.failure:
+        write_json(attempt.failure, ending.failure.as_dict())
+        print(render_failure(ending.failure, _log(attempt, ending.failure), ending.num_others), file=sys.stderr)
+    again = may_start_again(ending.state, ending.cause, *read_attempts(run))
+    comes_back = again.is_allowed and bool(status.get("requeues"))
+    state = "requeued" if comes_back else ending.state
+    update_status(run, state=state, cause=ending.cause, message=ending.message, ended=time.time())
+    print(_sentence(ending, comes_back, run), file=sys.stderr)
+    if ending.state == "stopped" and not again.is_allowed:
+        print(f"not started again: {again.reason}", file=sys.stderr)
+    if comes_back:
+        print("requeue")
+    if ending.state != "failed":
+        return EXIT_DONE
+    return EXIT_CONFIG if ending.failure and ending.failure.kind == "configuration" else EXIT_FAILED
+
+
+def _sentence(ending: Ending, comes_back: bool, run: RunDir) -> str:
+    cause = f" ({ending.cause})" if ending.cause else ""
+    after = "; it goes back into the queue" if comes_back else f"; go on with: fullrank resume {run.path}" if ending.state == "stopped" else ""
+    return f"{ending.state}{cause}{after}"
+
+
+def _log(attempt: Attempt, failure: Failure) -> Path | None:
+    return attempt.rank_log(failure.rank) if failure.rank is not None else None
+
+
+def _job_id() -> str | None:
+    """Returns this job's id as squeue lists it, 12_3 for a task of an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

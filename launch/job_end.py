@@ -1,0 +1,88 @@
+"""How an attempt on several nodes ended: from what its ranks, its agents and srun left behind; reads failure reports, decides nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from launch.config.run_dir import Attempt, Cause, State
+from launch.failures import Failure, parse_failure, read_failures
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended.
+
+    Args:
+        failure: the first one by a common clock.
+        num_others: failures that followed it, most of them only because of it.
+    """
+
+    state: State
+    cause: Cause | None = None
+    message: str | None = None
+    failure: Failure | None = None
+    num_others: int = 0
+
+
+def judge_attempt(
+    attempt: Attempt, plan: Mapping[str, Any], status: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], code: int, was_cancelled: bool
+) -> Ending:
+    """Returns how it ended.
+
+    Args:
+        reports: what the agent of each node wrote; a node that was lost has none.
+        code: what srun ended with.
+    """
+    failures = all_failures(attempt, reports)
+    silent = sorted(set(range(int(plan.get("nodes", 1)))) - {int(report["node"]) for report in reports})
+    own = [failure for failure in failures if not _is_cascade(failure)]
+    asked = _asked(attempt)
+    if status.get("state") == "completed" and not own:
+        return Ending("completed")
+    if own:
+        return Ending("failed", None, _headline(own[0]), own[0], len(failures) - 1)
+    if was_cancelled or asked == "cancelled" or status.get("cause") == "cancelled":
+        return Ending("cancelled", "cancelled")
+    if status.get("state") == "stopped":
+        return Ending("stopped", status.get("cause") or asked or "preempted")
+    if "script" in plan and not silent and not failures:
+        stopped = attempt.agreed_stop.exists() or (asked and any(any(report["codes"]) for report in reports))
+        return Ending("stopped", asked or "preempted") if stopped else Ending("completed")
+    if asked and (failures or silent):
+        return Ending("stopped", asked, "it was ended before it had saved: training goes on from the last checkpoint")
+    if silent and reports:
+        return Ending("stopped", "node_failed", f"nothing was heard from node {', '.join(map(str, silent))} of the job any more")
+    if failures:
+        return Ending("failed", None, _headline(failures[0]), failures[0], len(failures) - 1)
+    return Ending("failed", None, f"srun ended with exit code {code} and no agent has reported: its words are in the job's log")
+
+
+def all_failures(attempt: Attempt, reports: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """Returns every failure of every node, the earliest first by the file server's clock; what only lost contact comes last."""
+    offsets = {str(report["host"]): float(report.get("clock_offset_s") or 0) for report in reports}
+    lines = {failure.get("rank"): tuple(failure.get("last_lines", ())) for report in reports if (failure := report.get("failure"))}
+    failures = read_failures(attempt, {rank: last for rank, last in lines.items() if rank is not None})
+    told = {failure.rank for failure in failures}
+    failures += [parse_failure(report["failure"]) for report in reports if report.get("failure") and report["failure"].get("rank") not in told]
+    timed = [replace(failure, time=failure.time + offsets.get(failure.host, 0.0)) for failure in failures]
+    return sorted(timed, key=lambda failure: (_is_cascade(failure), failure.time))
+
+
+def _is_cascade(failure: Failure) -> bool:
+    """Returns whether it followed from something else: contact lost, or ended by srun because another node had failed."""
+    return failure.kind == "lost_contact" or (failure.kind == "killed" and failure.exit_code in (-15, -9) and "SIGTERM" in failure.message)
+
+
+def _asked(attempt: Attempt) -> Cause | None:
+    try:
+        said = attempt.stop_file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return said if said in get_args(Cause) else "user"  # type: ignore[return-value]
+
+
+def _headline(failure: Failure) -> str:
+    who = f"rank {failure.rank} on {failure.host}: " if failure.rank is not None else f"{failure.host}: "
+    return who + (f"{failure.exception}: {failure.message}" if failure.exception else failure.message)

@@ -1,0 +1,90 @@
+"""What became of a run's job: by the queue, by accounting, or by neither."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launch.config.errors import Problem
+from launch.config.run_dir import RunDir
+from launch.jobs import Jobs, Standing, judge_gone, judge_queued
+from launch.slurm import SlurmError
+from launch.slurm_text import Accounted, Queued
+
+RUNNING = {"state": "running", "backend": "slurm", "job_id": "12", "step": 40}
+
+
+def queued(state: str, reason: str = "None", start: str = "") -> Queued:
+    return Queued("12", state, reason, start, "node[1-2]")
+
+
+def accounted(state: str, code: str = "1:0") -> Accounted:
+    return Accounted("12", state, code, "2026-01-01T00:00:00", "node2")
+
+
+@pytest.mark.parametrize(
+    ("said", "job", "standing"),
+    [
+        (
+            "pending",
+            queued("PENDING", "Priority", "2026-01-02T03:04:05"),
+            ("pending", "jobs of higher priority come first; expected to start 2026-01-02 03:04:05"),
+        ),
+        ("pending", queued("PENDING", "SomethingNew"), ("pending", "SomethingNew")),
+        ("requeued", queued("PENDING", "Reservation"), ("requeued", "waits for its reservation to begin")),
+        ("running", queued("PENDING", "Resources"), ("requeued", "waits for nodes to become free")),
+        ("pending", queued("RUNNING"), ("running", "starting on node[1-2]")),
+        ("running", queued("RUNNING"), ("running", "on node[1-2]")),
+        ("stopping", queued("COMPLETING"), ("stopping", "on node[1-2]")),
+        ("running", queued("SUSPENDED"), ("running", "suspended by Slurm")),
+    ],
+)
+def test_a_job_in_the_queue(said, job, standing):
+    found = judge_queued({"state": said}, job)
+    assert (found.state, found.note) == standing
+
+
+@pytest.mark.parametrize(
+    ("said", "job", "state", "cause", "words"),
+    [
+        ("running", None, "lost", None, "no longer in the queue, and accounting does not know it, seen last at step 40; its log ends: bye"),
+        ("running", accounted("NODE_FAIL"), "stopped", "node_failed", "a node was lost: node2"),
+        ("running", accounted("TIMEOUT"), "stopped", "time_limit", "the time limit came"),
+        ("running", accounted("OUT_OF_MEMORY"), "failed", None, "killed for memory on node2"),
+        ("running", accounted("CANCELLED by 0"), "cancelled", "cancelled", "CANCELLED by 0"),
+        ("running", accounted("PREEMPTED"), "stopped", "preempted", "not put back"),
+        ("pending", accounted("FAILED", "127:0"), "failed", None, "the job ended (exit code 127:0) before training began; its log ends: bye"),
+        ("running", accounted("FAILED"), "lost", None, "failed (exit code 1:0) without a word of the training; its log ends: bye"),
+        ("running", accounted("RUNNING"), "lost", None, "accounting says RUNNING"),
+    ],
+)
+def test_a_job_that_has_left_the_queue(said, job, state, cause, words):
+    found = judge_gone(RUNNING | {"state": said}, job, "bye")
+    assert (found.state, found.cause) == (state, cause)
+    assert words in str(found.note)
+
+
+def test_one_query_each_however_many_runs(tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("launch.jobs.ask_queue", lambda: asked.append("squeue") or {})
+    monkeypatch.setattr("launch.jobs.ask_accounting", lambda since: asked.append("sacct") or {})
+    jobs = Jobs()
+    states = [jobs.standing(RunDir(tmp_path / str(number)), RUNNING | {"job_id": str(number)}).state for number in range(100)]
+    assert (asked, set(states)) == (["squeue", "sacct"], {"lost"})
+
+
+def test_nothing_is_asked_for_runs_that_have_ended(tmp_path, monkeypatch):
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("launch.jobs.ask_queue", refuse)
+    assert Jobs().standing(RunDir(tmp_path), RUNNING | {"state": "completed"}) == Standing("completed")
+
+
+def test_a_silent_cluster_makes_no_run_lost(tmp_path, monkeypatch):
+    def fail() -> Any:
+        raise SlurmError(Problem("squeue: no answer within 30 s"))
+
+    monkeypatch.setattr("launch.jobs.ask_queue", fail)
+    assert Jobs().standing(RunDir(tmp_path), RUNNING) == Standing("running", None, "as it said last: squeue: no answer within 30 s")
