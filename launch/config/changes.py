@@ -9,6 +9,9 @@ from typing import Any
 ACCEPTED_VARIABLE = "FULLRANK_ACCEPTED_CHANGES"
 """Names, for the ranks, the keys whose change a person has forced: `resume --force`; separated by commas."""
 
+PREPARED = "prepared"
+"""Stands for the facts of the prepared data, which are no keys of an experiment; as an accepted key, for all of them."""
+
 MAY_CHANGE = (
     "name",
     "data.num_workers",
@@ -49,3 +52,18 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
             yield from changed_keys(old, new, f"{key}.")
         else:
             yield Change(key, old, new)
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    """Yields what shows that a training would go on with other samples, in other order.
+
+    Args:
+        before: facts of prepared data: `num_samples`, {split: count}, and `fingerprint`, a hash of what was prepared; what only one of
+            the two knows is not compared.
+    """
+    for name in sorted({*before} & {*now}):
+        old, new = before[name], now[name]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from (Change(f"{PREPARED}.{name}.{key}", old[key], new[key]) for key in sorted({*old} & {*new}) if old[key] != new[key])
+        elif old != new:
+            yield Change(f"{PREPARED}.{name}", old, new)
