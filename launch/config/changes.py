@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from launch.config.errors import Problem, StateError
 
 ACCEPTED_VARIABLE = "FULLRANK_ACCEPTED_CHANGES"
 """Names, for the ranks, the keys whose change a person has forced: `resume --force`; separated by commas."""
@@ -67,3 +70,14 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield from (Change(f"{PREPARED}.{name}.{key}", old[key], new[key]) for key in sorted({*old} & {*new}) if old[key] != new[key])
         elif old != new:
             yield Change(f"{PREPARED}.{name}", old, new)
+
+
+def check_end(path: Path, step: int, end: int) -> None:
+    """Refuses a training that would end before the step it is at.
+
+    Raises:
+        StateError: names both.
+    """
+    if step > end:
+        what = f"the run is at step {step} and would end at step {end}, which it has passed"
+        raise StateError(Problem(what, where=str(path), key="train.duration", fix=f'train.duration="{step} steps" to end here, or a longer one'))
