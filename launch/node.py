@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.agent import Member, Outcome, run_members
+from launch.agent import Outcome, run_members
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, FullrankError, Problem
 from launch.config.lock import lock_run
 from launch.config.run_dir import Attempt, RunDir, read_json, write_json
 from launch.failures import Failure
+from launch.members import Member
 from launch.node_checks import NodeFacts, check_node, look_at_node
 
 

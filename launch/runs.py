@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.attempts import Started
+from launch.config.changes import check_end
 from launch.config.errors import Problem, StateError
 from launch.config.lock import silence_s
 from launch.config.run_dir import Attempt, RunDir, State, read_json
@@ -69,7 +70,7 @@ def list_runs(root: Path) -> list[RunState]:
 
 
 def check_resumable(run: RunDir, end: int | None = None) -> None:
-    """Refuses a run that is done, or still alive. A run that is done goes on to a later end.
+    """Refuses a run that is done, still alive, or past its new end. A run that is done goes on to a later end.
 
     Args:
         end: optimizer steps at the end of the next attempt; None: not known before it starts.
@@ -88,6 +89,8 @@ def check_resumable(run: RunDir, end: int | None = None) -> None:
     if state.state in ALIVE:
         what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
         raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
+    if end is not None:
+        check_end(run.path, read_attempts(run)[1], end)
 
 
 def read_attempts(run: RunDir) -> tuple[list[Started], int]:

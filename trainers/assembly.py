@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from launch.config.changes import check_end
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
@@ -88,6 +89,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
+    check_end(run.path, progress.step, num_steps)
     stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
     held = engine.gather_objects(engine.parameter_bytes(model))
     if world.is_main:

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from launch.config import experiment as config
-from launch.config.changes import ACCEPTED_VARIABLE, changed_keys
+from launch.config.changes import ACCEPTED_VARIABLE, PREPARED, Change, changed_data, changed_keys
 from launch.config.errors import FullrankError, Problem, StateError
 from launch.config.run_dir import RunDir, update_status
+from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
 from trainers.manifest import find_newest, is_complete, is_usable, prune, publish
@@ -61,6 +62,7 @@ class Checkpoints:
 
     def __init__(self, run: RunDir, options: config.Checkpoint, engine: Engine, task: Task, experiment: Mapping[str, Any]) -> None:
         self._run, self._options, self._engine, self._task, self._experiment = run, options, engine, task, experiment
+        self._data = data_facts(task)
         self._writer: threading.Thread | None = None
         self._failure: OSError | None = None
         self._failures_in_a_row = 0
@@ -94,6 +96,7 @@ class Checkpoints:
             "world_size": self._engine.world.world_size,
             "threads": torch.get_num_threads(),
             "experiment": dict(self._experiment),
+            "data": self._data,
         }
         weights = snapshot.weights
         if self._options.background:
@@ -150,13 +153,14 @@ class Checkpoints:
         """Puts everything back and returns where training was. Every rank must call this, as the last thing before training.
 
         Raises:
-            StateError: it belongs to another experiment, to a newer format, or to a model of other shapes.
+            StateError: it belongs to another experiment or other data, to a newer format, or to a model of other shapes.
         """
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         if state["format"] != STATE_FORMAT:
             fix = "update fullrank" if state["format"] > STATE_FORMAT else "go on with the fullrank that wrote it"
             raise StateError(Problem(f"was written in format {state['format']}, and this fullrank reads {STATE_FORMAT}", where=str(path), fix=fix))
-        self.notes += _refuse_other_training(state["experiment"], self._experiment, path)
+        of_data = changed_data(*facts_to_compare(state, self._data))
+        self.notes += _refuse_other_training([*changed_keys(state["experiment"], self._experiment), *of_data], path)
         self.load_weights(path, model)
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True, mmap=True)
         others = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in sorted(path.glob(SHARES))]
@@ -237,14 +241,13 @@ class Checkpoints:
                 raise OSError(f"rank {rank}: {what}")
 
 
-def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
+def _refuse_other_training(changes: Sequence[Change], path: Path) -> list[str]:
     """Returns a line for each change that a person has forced.
 
     Raises:
         StateError: something else differs that may not.
     """
     accepted = os.environ.get(ACCEPTED_VARIABLE, "").split(",")
-    changes = list(changed_keys(before, now))
     problems = [
         Problem(
             f"is {change.now!r} now and was {change.before!r} when {path.name} was written: going on would be another training",
@@ -253,7 +256,7 @@ def _refuse_other_training(before: Mapping[str, Any], now: Mapping[str, Any], pa
             fix="a new run for the new value, or on purpose: fullrank resume --force",
         )
         for change in changes
-        if change.key not in accepted
+        if change.key not in accepted and not (PREPARED in accepted and change.key.startswith(f"{PREPARED}."))
     ]
     if problems:
         raise StateError(*problems)

@@ -24,7 +24,7 @@ from trainers.heartbeat import Heartbeat
 from trainers.loader import StepBatches, move_batch
 from trainers.optimizers import set_training_mode
 from trainers.profiling import NoProfiler
-from trainers.sampler import samples_consumed
+from trainers.sampler import samples_in_step
 from trainers.stopping import StopAgreed, StopRequests, agreed_cause
 from trainers.tasks import Task
 from trainers.trackers import Trackers
@@ -124,7 +124,7 @@ def take_steps(training: Training) -> None:
     for batches in training.profiler.steps(training.steps, progress.step) if not has_no_gain(training) else ():
         result = train_step(training, batches)
         progress.step += 1
-        progress.samples_consumed = samples_consumed(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
+        progress.samples_consumed += samples_in_step(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
         training.heartbeat.beat(progress.step)
         training.checkpoints.poll()
         training.console.advance()

@@ -119,6 +119,11 @@ def samples_consumed(step: int, num_samples: int, global_batch_size: int) -> int
     return epochs * num_samples + min(place * global_batch_size, num_samples)
 
 
+def samples_in_step(step: int, num_samples: int, global_batch_size: int) -> int:
+    """Returns how many samples optimizer step number `step` (from 1) sees; the last of an epoch may see fewer."""
+    return samples_consumed(step, num_samples, global_batch_size) - samples_consumed(step - 1, num_samples, global_batch_size)
+
+
 def _grouped_by_length(batches: list[Indices], lengths: Indices, random: np.random.Generator) -> list[Indices]:
     grouped: list[Indices] = []
     for start in range(0, len(batches), LENGTH_WINDOW_BATCHES):

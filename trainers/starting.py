@@ -13,6 +13,7 @@ from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
 from launch.config.lock import lock_run
+from launch.config.own_code import copy_code
 from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
 from trainers.engine import Engine
 
@@ -58,6 +59,7 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         run.attempts.mkdir(exist_ok=True)
         write_atomic(run.experiment, loaded.text)
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
+        copy_code(experiment, loaded.path, run.code)
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))  # last: with it, it is a run
     attempt = run.attempt(int(number)) if number else create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)

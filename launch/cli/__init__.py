@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from launch.cli.output import lost_output
 
 VERBS: dict[str, str] = {
     "run": "Train an experiment on this machine.",
@@ -79,16 +82,29 @@ def fullrank(version: Annotated[bool, typer.Option("--version", callback=_print_
 
 
 def main() -> None:
-    """Runs the verb that was typed; a known error prints without a traceback and chooses the exit code."""
+    """Runs the verb that was typed; a known error prints without a traceback and chooses the exit code.
+
+    An output that cannot be written is one line and exit code 1; a closed pipe (`| head`) is not even a line.
+    """
+    code: int | str | None = None
+    failure: Exception | None = None
     try:
         app(standalone_mode=True)
+    except SystemExit as end:
+        code = end.code
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
+        failure = error
         code = _tell(error)
-        if code is None:
-            raise
-        sys.exit(code)
+    is_suspected = isinstance(failure, OSError) and failure.filename is None
+    lost = lost_output(is_suspected)
+    if failure and code is None and not (lost and is_suspected):
+        raise failure
+    if lost and not isinstance(lost, BrokenPipeError):
+        with contextlib.suppress(OSError):
+            print(f"error: the output cannot be written: {lost.strerror}", file=sys.stderr, flush=True)
+    sys.exit(code or (1 if lost else 0))
 
 
 def _function(verb: str) -> Any:

@@ -11,7 +11,7 @@ import typer
 
 from launch.cli import BEHIND_DASHES
 from launch.cli.options import default_run_root
-from launch.config.changes import Change, changed_keys
+from launch.config.changes import PREPARED, Change, changed_keys
 from launch.config.errors import ConfigError, Problem, StateError, suggest
 from launch.config.experiment import dump_experiment
 from launch.config.load import load_experiment
@@ -19,6 +19,7 @@ from launch.config.modes import PLAIN, Mode
 from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir, new_run_id, read_json
 from launch.config.strategy import load_strategy
+from launch.data_changes import check_data
 from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_script import ScriptPlan, plan_script
@@ -184,7 +185,9 @@ def plan_again(
     decided = ((read_json(attempt.start) if attempt else None) or {}).get("micro_batch_size") or last.get("micro_batch_size")
     plan, answers = make_plan(str(run.resolved), overrides, strategy, **same, micro_batch_size=decided)
     earlier = tuple(Change(**change) for change in last.get("forced_changes", ()))
-    return with_changes_checked(plan, dump_experiment(resolve(load_experiment(str(run.resolved)))), earlier, force), answers
+    plan = with_changes_checked(plan, dump_experiment(resolve(load_experiment(str(run.resolved)))), earlier, force)
+    of_data = check_data(plan, answers, earlier, force)
+    return replace(plan, forced_changes=(*(change for change in plan.forced_changes if change.key != PREPARED), *of_data)), answers
 
 
 def with_changes_checked(plan: ExperimentPlan, before: Mapping[str, Any], earlier: Sequence[Change], force: bool) -> ExperimentPlan:

@@ -193,7 +193,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
             "the key is missing",
             document.where(key[:-1]) if not _source_of(key, sources) else where,
             dotted(key),
-            allowed=info.description if info else None,
+            allowed=_expected(info),
         )
     if kind == "union_tag_not_found":
         kinds = [get_args(one.model_fields["kind"].annotation)[0] for one in _models_of(info)] if info else []
@@ -210,13 +210,21 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         what = f"{detail['input']!r} stands where a block of keys is expected"
         fix = f"{dotted(key)}.NAME=VALUE, or '{dotted(key)}={{NAME: VALUE}}'" if kind == "dict_type" else None
-        return Problem(what, where, dotted(key), allowed=info.description if info else None, fix=fix)
+        return Problem(what, where, dotted(key), allowed=_expected(info), fix=fix)
     return Problem(
         f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}",
         where,
         dotted(key),
         allowed=_bounds(parent, key) or (info.description if info else None),
     )
+
+
+def _expected(info: FieldInfo | None) -> str | None:
+    """Returns what may stand in a field: the keys of a block, of each of its kinds if there are several; else what the field says of itself."""
+    blocks = _models_of(info) if info else []
+    if not blocks:
+        return info.description if info else None
+    return "a block of keys: " + "; or ".join(", ".join(_fields(block)) for block in blocks)
 
 
 def _not_possible(value: object, expected: str, where: str | None, key: str) -> Problem:

@@ -52,6 +52,12 @@ def read_prepared(experiment: Experiment, listing: Listing | None = None) -> dic
     return None if info is None else {str(split): int(count) for split, count in info["num_samples"].items()}
 
 
+def read_data_facts(experiment: Experiment) -> dict[str, Any]:
+    """Returns what tells prepared data from other data (launch.config.changes.changed_data), as far as it is known: empty if not prepared."""
+    info = read_json(prepared_dir(experiment) / INFO_FILE) or {}
+    return {name: info[name] for name in ("num_samples", "fingerprint") if info.get(name)}
+
+
 def list_files(folder: Path, names: Sequence[str | None] = ()) -> Listing:
     """Returns the files that the splits `names` are read from: those that are named, if all names are files, or all below the folder.
 

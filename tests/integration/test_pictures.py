@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.ranks import ROOT, read_records, train
+from tests.ranks import ROOT, TIMEOUT_S, read_records, start_ranks, train
 from tests.tiny_pictures import CLASSES, tiny_folder
 from trainers.images.classifier import load_classifier
 
@@ -44,7 +45,7 @@ def write_experiment(folder: Path, **sections: dict[str, Any]) -> Path:
         "model": {"class": "trainers.architectures.cifar_resnet:CifarResNet", "kwargs": {"depth": 8}, "batch_norm": "frozen"},
         "task": {"kind": "own", "file": "recorder.py", "options": {"size": 32, "crop": "resized", "flip": 0.5}},
         "data": {"source": str(tiny_folder(folder / "pictures", num_each=8)), "splits": {"validation": "val"}, "num_workers": 1},
-        "train": {"duration": "5 steps", "global_batch_size": 8, "group_by_length": False},
+        "train": {"duration": "4 steps", "global_batch_size": 8, "group_by_length": False},
         "optimizer": {"name": "sgd", "lr": 0.01},
         "schedule": {"name": "constant"},
         "evaluate": {"metric": "accuracy", "mode": "max"},
@@ -64,16 +65,16 @@ def recorded(folder: Path) -> list[list[Any]]:
 
 def test_two_processes_see_the_same_pictures_changed_alike_and_lose_alike(tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path)
-    losses = {}
+    started = []
     for num_processes in (1, 2):
-        record = tmp_path / f"record{num_processes}"
-        record.mkdir()
-        options = ("train.micro_batch_size=null",) if num_processes == 1 else ("train.micro_batch_size=4",)
-        train(experiment, tmp_path / f"run{num_processes}", *options, num_processes=num_processes, RECORD=str(record))
-        losses[num_processes] = [r["loss"] for r in read_records(tmp_path / f"run{num_processes}") if r["split"] in ("train", "validation")]
+        (tmp_path / f"record{num_processes}").mkdir()
+        words = ["--config", str(experiment), "--run-dir", str(tmp_path / f"run{num_processes}"), f"train.micro_batch_size={8 // num_processes}"]
+        started += start_ranks(words, num_processes, RECORD=str(tmp_path / f"record{num_processes}"))
+    finish(started)
+    losses = {n: [r["loss"] for r in read_records(tmp_path / f"run{n}") if r["split"] in ("train", "validation")] for n in (1, 2)}
     one, two = recorded(tmp_path / "record1"), recorded(tmp_path / "record2")
-    assert len(one) == 5
-    assert [two[-step] for step in range(5, 0, -1)] == one  # DDP's throw-away pass comes first on two ranks
+    assert len(one) == 4
+    assert two[-4:] == one  # DDP's throw-away pass comes first on two ranks
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -87,16 +88,29 @@ def test_what_a_run_saved_classifies_a_picture_in_three_lines(tmp_path: Path) ->
         assert next(iter(classify(tmp_path / f"pictures/val/{name}/0.png"))) == name
 
 
-@pytest.mark.parametrize("name", ["own_model", "own_task"])
-def test_the_example_of_ones_own_code_runs_and_keeps_the_code(name: str, tmp_path: Path) -> None:
-    example = shutil.copytree(ROOT / "examples" / name, tmp_path / name)
-    pictures = tiny_folder(tmp_path / "pictures", num_each=5)
-    lines = sum(len(path.read_text().splitlines()) for path in example.iterdir() if path.is_file())
-    assert lines < 60
+def test_the_examples_of_ones_own_code_run_and_keep_the_code(tmp_path: Path) -> None:
+    pictures = tiny_folder(tmp_path / "pictures", num_each=4)
     overrides = (f"data.source={pictures}", "train.duration=1 epoch", "data.num_workers=0", "tracking.wandb.mode=disabled")
-    train(example / f"{name}.yaml", tmp_path / "run", *overrides)
-    code = next(example.glob("*.py")).name
-    assert (tmp_path / "run" / "code" / code).read_text() == (example / code).read_text()
-    shutil.rmtree(example)  # from here on the run stands on its own
-    train(tmp_path / "run" / "resolved.yaml", tmp_path / "run", "train.duration=2 epochs")
-    assert len(read_records(tmp_path / "run", "validation")) == 2
+    examples = {name: shutil.copytree(ROOT / "examples" / name, tmp_path / name) for name in ("own_model", "own_task")}
+    runs = {name: tmp_path / f"run_{name}" for name in examples}
+    finish(
+        [
+            rank
+            for name in examples
+            for rank in start_ranks(["--config", str(examples[name] / f"{name}.yaml"), "--run-dir", str(runs[name]), *overrides], 1)
+        ]
+    )
+    for name, example in examples.items():
+        assert sum(len(path.read_text().splitlines()) for path in example.iterdir() if path.is_file()) < 60
+        code = next(example.glob("*.py")).name
+        assert (runs[name] / "code" / code).read_text() == (example / code).read_text()
+        shutil.rmtree(example)  # from here on the run stands on its own
+    words = {run: ["--config", str(run / "resolved.yaml"), "--run-dir", str(run), "train.duration=2 epochs"] for run in runs.values()}
+    finish([rank for run in runs.values() for rank in start_ranks(words[run], 1)])
+    assert [len(read_records(run, "validation")) for run in runs.values()] == [2, 2]
+
+
+def finish(ranks: list[subprocess.Popen[str]]) -> None:
+    """Waits for processes that run side by side; fails with the output of all if one fails."""
+    outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(outputs)

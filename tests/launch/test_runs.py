@@ -9,7 +9,7 @@ import pytest
 from launch.config.errors import StateError
 from launch.config.run_dir import RunDir, update_status, write_json
 from launch.probe import process_start
-from launch.runs import list_runs, read_run
+from launch.runs import check_resumable, list_runs, read_run
 
 
 @pytest.fixture
@@ -60,3 +60,13 @@ def test_runs_are_listed_by_age_and_broken_ones_passed_over(tmp_path):
     (tmp_path / "x" / "torn").mkdir()
     (tmp_path / "x" / "torn" / "status.json").write_text('{"state": ')
     assert [state.run.run_id for state in list_runs(tmp_path)] == ["20260101-000000-b", "20260102-000000-a"]
+
+
+def test_run_that_would_end_before_its_checkpoint_is_refused(run):
+    update_status(run, state="stopped")
+    (run.checkpoints / "checkpoint-229").mkdir(parents=True)
+    write_json(run.checkpoints / "checkpoint-229" / "manifest.json", {"files": {}})
+    with pytest.raises(StateError, match=r"train\.duration: the run is at step 229 and would end at step 200, which it has passed"):
+        check_resumable(run, 200)
+    check_resumable(run, 229)
+    check_resumable(run)

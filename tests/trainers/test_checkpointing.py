@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ class SavesWeights:
 
     fails = False
 
+    def __init__(self, num_samples: int, fingerprint: str | None) -> None:
+        self.num_samples, self.fingerprint = {"train": num_samples}, fingerprint
+
     def save(self, model: nn.Module, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         if self.fails:
             raise OSError(28, "No space left on device", str(folder))
@@ -37,12 +41,14 @@ class SavesWeights:
 class Run:
     """A small model with its optimizer and schedule, and the checkpoints of one run."""
 
-    def __init__(self, path: Path, experiment: dict[str, Any] = EXPERIMENT, **options: Any) -> None:
+    def __init__(
+        self, path: Path, experiment: dict[str, Any] = EXPERIMENT, num_samples: int = 40, fingerprint: str | None = None, **options: Any
+    ) -> None:
         torch.manual_seed(0)
         self.model = nn.Linear(3, 2)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2)
-        self.task = SavesWeights()
+        self.task = SavesWeights(num_samples, fingerprint)
         engine = Engine(World(), None, "fp32")
         self.checkpoints = Checkpoints(RunDir(path), Checkpoint(**options), engine, self.task, experiment)  # type: ignore[arg-type]
         self.progress = Progress()
@@ -293,6 +299,52 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_duration_workers_and_tracking_may_change_between_attempts() -> None:
     now = {"seed": 1, "data": {"source": "a", "num_workers": 0}, "train": {"global_batch_size": 8, "duration": "5 epochs"}, "tracking": {"x": 1}}
     assert list(changed_keys(EXPERIMENT, now)) == []
+
+
+def _saved(path: Path, **data: Any) -> Path:
+    run = Run(path, **data)
+    run.step()
+    run.progress.samples_consumed = 8
+    run.save()
+    run.checkpoints.wait()
+    return path / "checkpoints" / "checkpoint-1"
+
+
+def _restored(checkpoint: Path, **data: Any) -> Run:
+    run = Run(checkpoint.parents[1], **data)
+    run.progress = run.checkpoints.restore(checkpoint, run.model, run.optimizer, run.schedule)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"num_samples": 39, "fingerprint": "a"}, "prepared.num_samples.train: is 39 now and was 40 when checkpoint-1 was written"),
+        ({"fingerprint": "b"}, "prepared.fingerprint: is 'b' now and was 'a' when checkpoint-1 was written"),
+    ],
+)
+def test_other_data_is_refused_with_both_values_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], words: str
+) -> None:
+    checkpoint = _saved(tmp_path, fingerprint="a")
+    with pytest.raises(StateError, match=re.escape(words)):
+        _restored(checkpoint, **data)
+    monkeypatch.setenv("FULLRANK_ACCEPTED_CHANGES", "prepared")
+    run = _restored(checkpoint, **data)
+    assert run.progress.samples_consumed == 8
+    assert run.checkpoints.notes[0].startswith("warning: changed by force since checkpoint-1: prepared.")
+    assert _restored(_saved(tmp_path / "same", fingerprint="a"), fingerprint="a").checkpoints.notes == []
+
+
+def test_a_checkpoint_without_facts_of_its_data_is_held_to_the_samples_its_steps_saw(tmp_path: Path) -> None:
+    checkpoint = _saved(tmp_path)
+    state = checkpoint / "trainer_state.json"
+    older = json.loads(state.read_text())
+    del older["data"]
+    state.write_text(json.dumps(older))
+    assert _restored(checkpoint, fingerprint="b").checkpoints.notes == []
+    with pytest.raises(StateError, match=r"prepared\.samples_consumed: is 5 now and was 8 when checkpoint-1 was written"):
+        _restored(checkpoint, num_samples=5)
 
 
 def _let_it_end(run: Run) -> None:

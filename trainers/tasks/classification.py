@@ -19,6 +19,8 @@ class Classification(ABC):
     """The half of trainers.tasks.Task that does not depend on what is classified; a batch has `labels`, int64 [B]."""
 
     label_names: list[str]
+    fingerprint: str | None = None
+    """Hash of the prepared data (trainers.data_facts); None: prepared by a fullrank that kept none."""
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
 from launch.config.tasks import ImageClassification
+from trainers.data_facts import fingerprint_files
 from trainers.datasets import divide
 from trainers.images.dataset import PictureDataset, collate_pictures, write_pictures
 from trainers.images.networks import Classifier, build_network, describe_network, find_statistics, save_network
@@ -50,6 +51,7 @@ class ImageClassificationTask(Classification):
     def __init__(self, experiment: Experiment, folder: Path, info: dict[str, Any]) -> None:
         assert isinstance(experiment.task, ImageClassification)
         self.num_samples: dict[str, int] = info["num_samples"]
+        self.fingerprint = info.get("fingerprint")
         self.label_names: list[str] = info["label_names"]
         self.notes: list[str] = list(info["notes"])
         self.collate = collate_pictures
@@ -153,6 +155,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     if bad_rows.num_rows:
         notes += [f"{bad_rows.num_rows} pictures skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
     facts = {"num_samples": num_samples, "shapes": shapes, "label_names": labels.names, "notes": notes, "num_skipped": bad_rows.num_rows}
+    facts["fingerprint"] = fingerprint_files(folder / f"{name}.arrow" for name in num_samples)
     write_json(folder / INFO_FILE, facts)
 
 

@@ -20,6 +20,7 @@ from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
 from launch.config.tasks import TextClassification
 from trainers.columns import Indices
+from trainers.data_facts import fingerprint_files
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_config, load_model, load_tokenizer
@@ -48,6 +49,7 @@ class TextClassificationTask(Classification):
 
     def __init__(self, experiment: Experiment, folder: Path, info: dict[str, Any]) -> None:
         self.num_samples: dict[str, int] = info["num_samples"]
+        self.fingerprint = info.get("fingerprint")
         self.label_names: list[str] = info["label_names"]
         self.notes: list[str] = info["notes"]
         self.collate = PadTokens(info["pad_token_id"], info["padding_side"])
@@ -110,6 +112,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
     info = {
         "num_samples": num_samples,
+        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
         "label_names": labels.names,
         "notes": notes,
         "num_skipped": bad_rows.num_rows,

@@ -109,3 +109,54 @@ def test_completed_run_goes_on_to_a_later_end_and_the_plan_says_what_the_learnin
     assert fullrank("resume", completed, "train.duration=15 steps").code == 0
     assert read_json(completed / "status.json")["total_steps"] == 15
     assert "there is nothing to go on with" in fullrank("resume", completed, "train.duration=15 steps").err
+
+
+@pytest.fixture
+def sentences(tmp_path, experiment_file):
+    """The experiment's data as a file of 100 rows."""
+    path = tmp_path / "train.csv"
+    path.write_text("sentence,label\n" + "good,1\nbad,0\n" * 50)
+    experiment_file.write_text(experiment_file.read_text().replace("source: owner/data", f"source: {path}\n  splits: {{validation: null}}"))
+    return path
+
+
+@pytest.fixture
+def stopped_on_sentences(sentences, stopped):
+    """A run that stopped after a checkpoint of 100 samples."""
+    write_checkpoint(stopped, 50, {"num_samples": {"train": 100}, "fingerprint": "a"})
+    return stopped
+
+
+def write_checkpoint(run, step, facts):
+    folder = run / f"checkpoints/checkpoint-{step}"
+    folder.mkdir(parents=True)
+    write_json(folder / "trainer_state.json", {"step": step, "data": facts})
+    write_json(folder / "manifest.json", {"format": 1, "files": {}})
+
+
+def test_data_that_lost_a_row_is_refused_with_both_counts(fullrank, sentences, stopped_on_sentences):
+    assert fullrank("resume", stopped_on_sentences, "--dry-run").code == 0
+    sentences.write_text("sentence,label\n" + "good,1\nbad,0\n" * 49 + "good,1\n")
+    answer = fullrank("resume", stopped_on_sentences)
+    assert answer.code == 2
+    assert "prepared.num_samples.train: was 100 in this run and would be 99: the data has changed, going on would be another training" in answer.err
+    assert not (stopped_on_sentences / "attempts/0002").exists()
+
+
+def test_forced_data_is_recorded_and_stays_accepted_only_while_it_is_the_same(fullrank, sentences, stopped_on_sentences):
+    sentences.write_text("sentence,label\n" + "good,1\n" * 99)
+    assert fullrank("resume", stopped_on_sentences, "--force").code == 75
+    (change,) = plan_of(stopped_on_sentences, 2)["forced_changes"]
+    assert (change["key"], change["now"]) == ("prepared", {"num_samples": {"train": 99}})
+    assert plan_of(stopped_on_sentences, 2)["environment"]["FULLRANK_ACCEPTED_CHANGES"] == "prepared"
+    assert fullrank("resume", stopped_on_sentences).code == 75
+    sentences.write_text("sentence,label\n" + "good,1\n" * 98)
+    assert "was 100 in this run and would be 98" in fullrank("resume", stopped_on_sentences).err
+    write_checkpoint(stopped_on_sentences, 60, {"num_samples": {"train": 98}, "fingerprint": "b"})
+    assert fullrank("resume", stopped_on_sentences).code == 75
+    assert "forced_changes" not in plan_of(stopped_on_sentences, 4)
+
+
+def test_other_content_of_as_many_rows_is_refused_where_it_has_been_prepared(fullrank, stopped_on_sentences, monkeypatch):
+    monkeypatch.setattr("launch.data_changes.read_data_facts", lambda experiment: {"num_samples": {"train": 100}, "fingerprint": "b"})
+    assert "prepared.fingerprint: was 'a' in this run and would be 'b'" in fullrank("resume", stopped_on_sentences).err

@@ -69,6 +69,13 @@ def test_unknown_key_names_the_nearest_and_its_line(experiment_file):
     assert found[1].splitlines()[0] == "tiny.yaml:11: train.global_batchsize: unknown key; did you mean 'global_batch_size'?"
 
 
+def test_missing_block_names_its_keys(experiment_file):
+    text = replaced(experiment_file, "optimizer: {lr: 1e-4}", "")
+    what, allowed = problems(experiment_file, text=text)[0].splitlines()
+    assert what == "tiny.yaml: optimizer: the key is missing"
+    assert allowed.startswith("    allowed: a block of keys: name, lr, weight_decay, ")
+
+
 def test_key_that_stands_twice_names_both_lines(experiment_file):
     text = experiment_file.read_text() + "seed: 1\nseed: 2\n"
     assert problems(experiment_file, text=text)[0].splitlines()[0] == "tiny.yaml:14: seed: the key stands twice, first in line 13"

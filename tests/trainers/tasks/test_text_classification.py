@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
-from launch.config.prepared import prepared_dir, read_prepared
+from launch.config.prepared import prepared_dir, read_data_facts, read_prepared
 from launch.config.tasks import TASK_USAGE
 from tests.tiny import tiny_bert, tiny_sentences
 from trainers.tasks import Task, build_task
@@ -250,6 +250,18 @@ def test_data_is_prepared_once_and_again_when_its_file_changes(values: dict[str,
     tiny_sentences(tmp_path / "tiny.tsv", 44)
     assert prepared_dir(first) != folder
     assert build_task(first).num_samples == {"train": 33, "validation": 11}
+
+
+def test_fingerprint_is_of_the_contents_and_known_to_the_launcher(values: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tsv"
+    before = build_task(experiment(values)).fingerprint
+    assert before == read_data_facts(experiment(values))["fingerprint"]
+    path.touch()
+    assert read_data_facts(experiment(values)) == {}
+    assert build_task(experiment(values)).fingerprint == before
+    path.write_text(path.read_text().replace("\t1\n", "\t0\n", 1))
+    task = build_task(experiment(values))
+    assert (task.num_samples, task.fingerprint == before) == ({"train": 30, "validation": 10}, False)
 
 
 def test_processes_that_start_together_prepare_once(values: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 rank = int(os.environ.get("RANK", "0"))
-print("started", rank, os.environ.get("WORLD_SIZE", "1"), os.environ["FULLRANK_ATTEMPT"], *sys.argv[1:])
+words = ["started", rank, os.environ.get("WORLD_SIZE", "1"), os.environ["FULLRANK_ATTEMPT"], *sys.argv[1:]]
+sys.stdout.write(" ".join(map(str, words)) + "\n")  # one write: ranks share a pipe, and print() writes word by word
 run = Path(os.environ["FULLRANK_RUN_DIR"])
 end = os.environ.get("FAKE_END", "well")
 if rank == 0:

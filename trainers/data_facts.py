@@ -1,0 +1,40 @@
+"""What tells the data of one attempt from that of another: counts, a fingerprint, and the place a number of steps leads to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainers.sampler import samples_consumed
+from trainers.tasks import Task
+
+
+def data_facts(task: Task) -> dict[str, Any]:
+    """Returns `num_samples` of each split, and `fingerprint` where the task knows one; a task of one's own may have that attribute too."""
+    fingerprint = getattr(task, "fingerprint", None)
+    return {"num_samples": dict(task.num_samples)} | ({"fingerprint": fingerprint} if fingerprint else {})
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """Returns a hash of files' contents: of prepared samples, in their order. Pictures that are kept as paths count by path and label."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
+def facts_to_compare(state: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Returns what a checkpoint says of its data, and the same of the data now.
+
+    A checkpoint of before there were such facts says only how many samples its steps saw; that of the data now follows from its size.
+    """
+    if "data" in state:
+        return state["data"], now
+    size = state["experiment"].get("train", {}).get("global_batch_size")
+    if not size:
+        return {}, now
+    name = "samples_consumed"
+    return {name: state[name]}, {name: samples_consumed(state["step"], now["num_samples"]["train"], size)}
