@@ -199,10 +199,10 @@ class Checkpoints:
             self._failures_in_a_row = 0
             size = sum(file.stat().st_size for file in path.iterdir())
             self._written = {"step": state["step"], "seconds": round(time.perf_counter() - started, 3), "bytes": size}
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
-            is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
+        except Exception as error:  # each library reports a full disk in its own way: torch as a RuntimeError, safetensors as a SafetensorError
+            is_full = "os error 28" in str(error) or shutil.disk_usage(self._run.path).free < _FULL_BYTES
             shutil.rmtree(temporary, ignore_errors=True)
-            known = error if isinstance(error, OSError) else OSError(str(error))
+            known = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
             self._failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if is_full else known
             self._failures_in_a_row += 1
 
