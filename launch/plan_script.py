@@ -35,7 +35,7 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
     Raises:
         ConfigError: the strategy, the counts and the machine do not fit together.
     """
-    launch = plan_processes(script.path.stem, strategy, probe, options, default_processes=None if script.joins_processes else 1)
+    launch = plan_processes(script.name, strategy, probe, options, default_processes=None if script.joins_processes else 1)
     warnings = launch.warnings
     if launch.world_size > 1 and not script.joins_processes:
         warnings += (
