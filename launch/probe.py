@@ -19,6 +19,7 @@ from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.missing_code import find_missing_code
 from launch.samples import SampleCount, count_train_samples
+from launch.unfit_sources import find_unfit_sources
 
 REPORTED_PACKAGES = (
     "fullrank",
@@ -109,6 +110,7 @@ class ExperimentProbe(Probe):
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
         weights: what model.weights names.
         missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
+        unfit_sources: what is wrong with local sources that are there, as far as names and first lines tell.
     """
 
     model: Source
@@ -121,6 +123,7 @@ class ExperimentProbe(Probe):
     is_wandb_logged_in: bool
     weights: Source | None = None
     missing_code: tuple[Problem, ...] = ()
+    unfit_sources: tuple[Problem, ...] = ()
 
 
 def probe(run_path: Path, code: Path) -> Probe:
@@ -150,6 +153,7 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
         is_wandb_logged_in=is_wandb_logged_in(),
         weights=_weights(experiment),
         missing_code=tuple(find_missing_code(experiment, experiment_file)),
+        unfit_sources=tuple(find_unfit_sources(experiment, model, data)),
     )
 
 
@@ -223,7 +227,8 @@ def probe_place(path: Path) -> Place:
     """Returns whether a run directory can be made there, by looking at the nearest folder that exists."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
-        free = shutil.disk_usage(nearest).free
+        usage = shutil.disk_usage(nearest)
+        free = usage.free if usage.total else None  # /proc and its like know nothing of space
         is_empty = not path.is_dir() or not any(path.iterdir())
     except OSError:
         free, is_empty = None, False
