@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ VARIANTS: dict[str, list[str]] = {
 """More kinds of state, for the text task in fp32 without workers."""
 
 
-def main() -> int:
+def main(typed: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="text,image")
     parser.add_argument("--processes", default="1,2,3")
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--variants", action="store_true", help="also plateau, layer_decay, frozen layers and early stopping")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep the runs there")
-    options = parser.parse_args()
+    options = parser.parse_args(typed)
     source = random.Random(options.seed)
     layouts = itertools.product(*(getattr(options, name).split(",") for name in ("tasks", "processes", "precisions", "workers")))
     rows = [(f"{task} x{n} {p} workers {w}", task, int(n), [f"train.precision={p}", f"data.num_workers={w}"]) for task, n, p, w in layouts]
@@ -104,12 +104,12 @@ def _arguments(experiment: Path, run: Path, words: list[str]) -> list[str]:
 
 def at_random(chosen: int, source: random.Random) -> Callable[[int], None]:
     """The signal comes at the start of any step but the first and the last two."""
-    return _before_step(chosen, source.randrange(1, STEPS - 2))
+    return before_step(chosen, source.randrange(1, STEPS - 2))
 
 
 def at_epoch_edge(chosen: int, source: random.Random) -> Callable[[int], None]:
     """The last step of an epoch is the last one before the stop."""
-    return _before_step(chosen, STEPS_PER_EPOCH - 1)
+    return before_step(chosen, STEPS_PER_EPOCH - 1)
 
 
 def in_accumulation(chosen: int, source: random.Random) -> Callable[[int], None]:
@@ -138,7 +138,7 @@ PLACES: dict[str, Callable[[int, random.Random], Callable[[int], None]]] = {
 USUAL_PLACES = "random,epoch_edge,mid_accumulation,evaluation"
 
 
-def _before_step(chosen: int, step: int) -> Callable[[int], None]:
+def before_step(chosen: int, step: int) -> Callable[[int], None]:
     return _patch(chosen, trainers.loop, "train_step", step + 1)
 
 

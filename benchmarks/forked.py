@@ -27,8 +27,18 @@ import torch  # noqa: E402
 from trainers.tasks import TASKS  # noqa: E402
 from trainers.train import main as train_main  # noqa: E402
 
-for name in ("assembly", "closing", "report", "starting", *(module.removeprefix("trainers.") for module in TASKS.values())):
-    importlib.import_module(f"trainers.{name}")  # so that all forked processes run the code that was here when this one started
+OWN = ("assembly", "closing", "debugging", "figures", "report", "starting", *(module.removeprefix("trainers.") for module in TASKS.values()))
+LATE = (
+    "markdown_it",
+    "pyarrow.ipc",
+    "torch._dynamo",
+    "torchmetrics.classification",
+    "transformers.models.bert.modeling_bert",
+    "transformers.optimization",
+)
+"""What a training imports only when it needs it, from DDP to the report: the forked ones have it already."""
+for name in (*(f"trainers.{module}" for module in OWN), *LATE):
+    importlib.import_module(name)  # so that all forked processes run the code that was here when this one started
 
 TIMEOUT_S = 300.0
 _PORTS = itertools.cycle(range(20011, 29989))

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Tally:
     phases: Counter[str] = field(default_factory=Counter)
 
 
-def main() -> int:
+def main(typed: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -54,7 +55,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--kills-a-run", type=int, default=20)
     parser.add_argument("--folder", type=Path, help="keep the runs there")
-    options = parser.parse_args()
+    options = parser.parse_args(typed)
     source, tally, started = random.Random(options.seed), Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)

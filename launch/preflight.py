@@ -16,8 +16,9 @@ from launch.probe import TRAINING_PACKAGES, ExperimentProbe, Probe
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
 ExperimentCheck = Callable[[ExperimentPlan, ExperimentProbe], list[Problem]]
 
-_SMALLEST_FREE_BYTES = 1 << 30
-"""Room for the checkpoints and the model of a small network; a real estimate needs the model's size."""
+_SMALLEST_FREE_BYTES = {"experiment": 2**30, "script": 2**24}
+"""Room for the checkpoints and the model of a small network (a real estimate needs the model's size); for the logs of a script, which
+writes nobody knows what."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,10 @@ def check_code_files(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Probl
     return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.missing_code]
 
 
+def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.unfit_sources]
+
+
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if not probe.is_offline:
         return []
@@ -179,12 +184,10 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
         return [Problem("the run directory exists and is not empty", str(place.path), fix=fix)]
     if not place.is_writable:
         return [Problem("cannot be written to", str(place.path), fix="--run-root or --run-dir in a place you can write to")]
-    if place.free_bytes is not None and place.free_bytes < _SMALLEST_FREE_BYTES:
-        what = f"only {place.free_bytes / 2**30:.2f} GiB free for checkpoints and the model"
-        return [Problem(what, str(place.path), allowed="at least 1 GiB", fix="make room, or another --run-root")]
     return []
 
 
+<<<<<<< HEAD
 def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What a rank will hold fits into its device, as far as both are known."""
     memory, budget = plan.memory.memory, plan.memory.budget
@@ -198,6 +201,14 @@ def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
         fixes.append("model.gradient_checkpointing=true")
     what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
     return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes) or "more processes, or a smaller model")]
+=======
+def check_room(plan: LaunchPlan, probe: Probe) -> list[Problem]:
+    place, least = probe.place, _SMALLEST_FREE_BYTES["experiment" if isinstance(plan, ExperimentPlan) else "script"]
+    if place.free_bytes is None or place.free_bytes >= least:
+        return []
+    what = f"only {place.free_bytes / 2**20:.0f} MiB free for logs, checkpoints and the model"
+    return [Problem(what, str(place.path), allowed=f"at least {least / 2**20:.0f} MiB", fix="make room, or another --run-root")]
+>>>>>>> main
 
 
 def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
@@ -215,12 +226,14 @@ INPUT_CHECKS: dict[str, Check] = {
 
 EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
     "paths": check_paths,
+    "sources": check_sources,
     "code_files": check_code_files,
     "hub_cache": check_hub_cache,
 }
 
 MACHINE_CHECKS: dict[str, Check] = {
     "nodes": check_nodes,
+    "room": check_room,
     "launcher": check_launcher,
     "engine": check_engine,
 }
@@ -235,11 +248,13 @@ EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
 
 WHEN_FINE: dict[str, str] = {
     "devices": "enough for every process",
-    "run_dir": "new or empty, writable, with room",
+    "run_dir": "new or empty, writable",
     "paths": "every local file and folder is there",
+    "sources": "a local model has its configuration, a local table the task's columns, as far as first lines tell",
     "code_files": "every module and class beside the experiment is there, or none is used",
     "hub_cache": "the hub is on, or nothing is needed of it",
     "nodes": "one, this machine",
+    "room": "enough free space for the run directory",
     "launcher": "installed",
     "packages": "what the training imports is installed",
     "hub": "answers, or nothing is needed of it",

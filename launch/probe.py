@@ -22,6 +22,7 @@ from launch.missing_code import find_missing_code
 from launch.model_files import probe_model_size
 from launch.model_size import ModelSize, UnknownSize
 from launch.samples import SampleCount, count_train_samples
+from launch.unfit_sources import find_unfit_sources
 
 REPORTED_PACKAGES = (
     "fullrank",
@@ -117,6 +118,7 @@ class ExperimentProbe(Probe):
         size: of the model, by its files.
         weights: what model.weights names.
         missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
+        unfit_sources: what is wrong with local sources that are there, as far as names and first lines tell.
     """
 
     model: Source
@@ -130,6 +132,7 @@ class ExperimentProbe(Probe):
     size: ModelSize | UnknownSize
     weights: Source | None = None
     missing_code: tuple[Problem, ...] = ()
+    unfit_sources: tuple[Problem, ...] = ()
 
 
 def probe(run_path: Path, code: Path) -> Probe:
@@ -160,6 +163,7 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
         weights=_weights(experiment),
         size=probe_model_size(experiment, model),
         missing_code=tuple(find_missing_code(experiment, experiment_file)),
+        unfit_sources=tuple(find_unfit_sources(experiment, model, data)),
     )
 
 
@@ -234,7 +238,8 @@ def probe_place(path: Path) -> Place:
     """Returns whether a run directory can be made there, by looking at the nearest folder that exists."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
-        free = shutil.disk_usage(nearest).free
+        usage = shutil.disk_usage(nearest)
+        free = usage.free if usage.total else None  # /proc and its like know nothing of space
         is_empty = not path.is_dir() or not any(path.iterdir())
     except OSError:
         free, is_empty = None, False

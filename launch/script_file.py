@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import MOST_NAME_CHARACTERS
 
 _JOINING = frozenset(
     "accelerate colossalai composer deepspeed fairscale horovod ignite lightning megatron mpi4py pytorch_lightning ray transformers".split()
@@ -31,6 +33,11 @@ class ScriptFile:
     path: Path
     sources: tuple[Path, ...]
     joins_processes: bool
+
+    @property
+    def name(self) -> str:
+        """The file's name without .py, made one that an experiment could have: a folder under the run root, never outside it."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.stem).lstrip("._-")[:MOST_NAME_CHARACTERS].rstrip("-") or "script"
 
 
 def read_script(path: Path) -> ScriptFile:

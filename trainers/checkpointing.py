@@ -211,27 +211,28 @@ class Checkpoints:
         try:
             self._together(make_room)
             self._together(write_files)
-            self._failures_in_a_row = 0
             if not is_main:
+                self._failures_in_a_row = 0
                 return
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
             prune(self._run, self._options.keep, state["best_step"] if self._options.keep_best else None)
+            self._failures_in_a_row = 0
             size = sum(file.stat().st_size for file in path.iterdir())
             self._written = {"step": state["step"], "seconds": round(time.perf_counter() - started, 3), "bytes": size}
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError about positions
-            is_full = shutil.disk_usage(self._run.path).free < _FULL_BYTES
+        except Exception as error:  # each library reports a full disk in its own way: torch as a RuntimeError, safetensors as a SafetensorError
+            is_full = "os error 28" in str(error) or shutil.disk_usage(self._run.path).free < _FULL_BYTES
             if is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
-            known = error if isinstance(error, OSError) else OSError(str(error))
+            known = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
             self._failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if is_full else known
             self._failures_in_a_row += 1
 
     def _together(self, act: Callable[[], None]) -> None:
         """Acts, and returns when every rank that takes part in saving has; what failed on one is raised on all of them."""
-        failure: OSError | RuntimeError | None = None
+        failure: Exception | None = None
         try:
             act()
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             failure = error
         everywhere = self._engine.gather_saved(failure and str(failure)) if self._engine.divides_state else []
         if failure is not None:

@@ -131,7 +131,7 @@ def make_script_plan(
         ConfigError: there is no such script, it is not Python, or the strategy has problems.
     """
     file = read_script(script)
-    run_path = _run_path(file.path.stem, run_dir, run_root)
+    run_path = _run_path(file.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode)
     answers = probe(run_path, file.path.parent)
     answers = replace(answers, machine=machine) if machine else answers

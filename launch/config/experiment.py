@@ -15,6 +15,7 @@ DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "image_fol
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MOST_NAME_CHARACTERS = 100
 NAME_IN_WORDS = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
@@ -194,7 +195,7 @@ class Tracking(Section):
 class Experiment(Section):
     """One training: what is trained, on what, for how long."""
 
-    name: str = Field(pattern=NAME_PATTERN, max_length=100, description="Name of the experiment; a folder under the run root.")
+    name: str = Field(pattern=NAME_PATTERN, max_length=MOST_NAME_CHARACTERS, description="Name of the experiment; a folder under the run root.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sample order, the new weights, dropout and augmentation.")
     model: Model = Field(description="The network that training starts from.")
     task: TaskOptions = Field(description="What is learned; its keys depend on its kind.")

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from launch.config.errors import ConfigError, Problem, StateError
+from launch.config.errors import ConfigError, FullrankError, PreflightError, Problem, StateError
 
 State = Literal["pending", "running", "stopping", "stopped", "requeued", "completed", "failed", "cancelled", "lost"]
 Cause = Literal["preempted", "time_limit", "user", "cancelled", "node_failed"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def create_run_dir(root: Path, experiment_name: str, path: Path | None = None) -
 
     Raises:
         ConfigError: it exists and is not empty, or cannot be made; nothing is overwritten.
+        PreflightError: the disk is full.
     """
     target = (path or root / experiment_name / new_run_id()).expanduser().absolute()
     try:
@@ -259,8 +262,13 @@ def create_run_dir(root: Path, experiment_name: str, path: Path | None = None) -
         run.attempts.mkdir()
     except OSError as error:
         what = f"the run directory cannot be made: {error.strerror}"
-        raise ConfigError(Problem(what, where=str(target), fix="--run-root or --run-dir in a place you can write to")) from error
+        raise _unwritable(error)(Problem(what, where=str(target), fix="--run-root or --run-dir in a place you can write to")) from error
     return run
+
+
+def _unwritable(error: OSError) -> type[FullrankError]:
+    """A full disk is what the machine lacks, another place what the person may mend."""
+    return PreflightError if error.errno in _NO_ROOM else ConfigError
 
 
 @contextmanager
@@ -269,14 +277,15 @@ def writing(run: RunDir) -> Iterator[None]:
 
     Raises:
         ConfigError: the run directory cannot be written.
+        PreflightError: the disk is full.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*_NO_ROOM, errno.EACCES, errno.EROFS):
             raise
         what = f"the run directory cannot be written: {error.strerror}"
-        raise ConfigError(Problem(what, where=str(run.path), fix="free space there, or --run-root or --run-dir in another place")) from error
+        raise _unwritable(error)(Problem(what, where=str(run.path), fix="free space there, or --run-root or --run-dir in another place")) from error
 
 
 def create_attempt(run: RunDir) -> Attempt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,30 +18,32 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
 
 
-def campaign(folder: Path, name: str, *words: str) -> str:
-    """Runs a campaign and returns what it printed; fails with it if anything was not as it should be."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FULLRANK_")} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "benchmarks" / name), *words, "--folder", str(folder)]
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the campaigns' cross-section printed: one process imports torch, and every training is forked from it."""
+    folder = tmp_path_factory.mktemp("campaigns")
+    command = [sys.executable, str(ROOT / "benchmarks" / "cross_section.py"), "--folder", str(folder)]
+    environment = clean_environment() | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout
     return ended.stdout
 
 
-def test_three_ranks_stopped_in_any_phase_resume_bit_identically(tmp_path: Path) -> None:
-    places = "mid_accumulation,evaluation,loading_model"
-    out = campaign(tmp_path, "bit_identity.py", "--tasks", "text", "--processes", "3", "--precisions", "fp32", "--workers", "2", "--places", places)
-    assert "3 of 3 interrupted trainings are bit-identical" in out
+def test_three_ranks_stopped_in_a_step_and_in_an_evaluation_resume_bit_identically(told: str) -> None:
+    assert "2 of 2 interrupted trainings are bit-identical" in told
 
 
-def test_augmented_images_stopped_in_an_evaluation_resume_bit_identically(tmp_path: Path) -> None:
-    words = ("--tasks", "image", "--processes", "2", "--precisions", "bf16", "--workers", "0", "--places", "evaluation")
-    assert "1 of 1 interrupted trainings are bit-identical" in campaign(tmp_path, "bit_identity.py", *words)
+def test_augmented_images_stopped_in_an_evaluation_resume_bit_identically(told: str) -> None:
+    assert "1 of 1 interrupted trainings are bit-identical" in told
 
 
-def test_kills_lose_one_interval_at_most_and_nothing_damaged_is_loaded(tmp_path: Path) -> None:
-    out = campaign(tmp_path, "kills.py", "--kills", "4", "--kills-a-run", "4", "--steps", "60", "--every", "5")
-    assert "4 kills (seed 0)" in out
-    assert "0 problems; every finished training was compared bit by bit" in out
+def test_kills_lose_one_interval_at_most_and_nothing_damaged_is_loaded(told: str) -> None:
+    assert "3 kills (seed 0)" in told
+    assert "0 problems; every finished training was compared bit by bit" in told
+
+
+def test_2_then_1_then_3_processes_load_the_samples_of_an_undisturbed_training_step_by_step(told: str) -> None:
+    assert "3 attempts on 2, 1 and 3 processes: 12 of 12 steps saw the samples of the undisturbed training" in told
 
 
 def test_verify_proves_an_experiment_with_a_real_signal(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_verify_proves_an_experiment_with_a_real_signal(tmp_path: Path) -> None:
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     environment = clean_environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FULLRANK_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "launch", "verify", str(tmp_path / "tiny.yaml"), "--steps", "200", "--stop-at", "5", "--run-dir", "proof"]
+    command = [sys.executable, "-m", "launch", "verify", str(tmp_path / "tiny.yaml"), "--steps", "60", "--stop-at", "3", "--run-dir", "proof"]
     ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "all the same to the last bit" in ended.stdout

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launch.config.errors import ConfigError, PreflightError
-from launch.config.strategy import load_strategy
+from launch.config.errors import ConfigError, PreflightError, Problem
+from launch.config.strategy import AUTO, load_strategy
+from launch.plan import Options
+from launch.plan_script import plan_script
 from launch.preflight import preflight
 from launch.probe import Place
+from launch.script_file import read_script
 
 RUN = Path("/runs/tiny/20260101-000000-abcdef")
 GOOD = Place(RUN, exists=False, is_empty=True, is_writable=True, free_bytes=100 * 2**30)
@@ -74,11 +78,28 @@ def test_hub_name_that_is_not_cached_while_the_hub_does_not_answer(make_plan, ma
     [
         (Place(RUN, exists=True, is_empty=False, is_writable=True, free_bytes=2**40), "the run directory exists and is not empty"),
         (Place(RUN, exists=False, is_empty=True, is_writable=False, free_bytes=2**40), "cannot be written to"),
-        (Place(RUN, exists=False, is_empty=True, is_writable=True, free_bytes=2**28), "only 0.25 GiB free for checkpoints and the model"),
     ],
 )
 def test_run_directory_that_cannot_be_used(make_plan, make_probe, place, what):
     assert problems(make_plan, make_probe, place=place) == (ConfigError, [what])
+
+
+def test_full_disk_is_what_the_machine_lacks(make_plan, make_probe):
+    place = Place(RUN, exists=False, is_empty=True, is_writable=True, free_bytes=2**28)
+    assert problems(make_plan, make_probe, place=place) == (PreflightError, ["only 256 MiB free for logs, checkpoints and the model"])
+    unknown = replace(place, free_bytes=None)
+    preflight(make_plan(probe=make_probe(place=unknown)), make_probe(place=unknown))
+
+
+def test_script_needs_room_for_its_logs_alone(make_probe, tmp_path):
+    (tmp_path / "mine.py").touch()
+    place = Place(RUN, exists=False, is_empty=True, is_writable=True, free_bytes=2**24)
+    probe = make_probe(place=place)
+    plan = plan_script(read_script(tmp_path / "mine.py"), (), tmp_path, AUTO, probe, Options(RUN))
+    preflight(plan, probe)
+    short = make_probe(place=replace(place, free_bytes=2**20))
+    with pytest.raises(PreflightError, match="only 1 MiB free"):
+        preflight(plan, short)
 
 
 def test_run_directory_of_a_later_attempt_may_exist(make_plan, make_probe):
@@ -105,3 +126,9 @@ def test_all_problems_come_at_once_and_what_was_asked_decides_the_kind(make_plan
             "torch, transformers, accelerate, datasets not installed in /env/bin/python",
         ],
     )
+
+
+def test_unfit_source_is_refused_as_input(make_plan, make_probe):
+    probe = make_probe(unfit_sources=(Problem("there is no column 'nope'", "/data/train.csv", "task.text"),))
+    with pytest.raises(ConfigError, match=r"task\.text: there is no column 'nope'"):
+        preflight(make_plan(), probe)

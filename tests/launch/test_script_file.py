@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from launch.config.errors import ConfigError
+from launch.config.experiment import NAME_PATTERN
 from launch.script_file import read_script
 
 
@@ -22,6 +25,25 @@ from launch.script_file import read_script
 def test_script_joins_processes_if_it_uses_what_does(tmp_path, text, joins):
     (tmp_path / "train.py").write_text(text)
     assert read_script(tmp_path / "train.py").joins_processes is joins
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("train.py", "train"),
+        ("...py", "script"),
+        ("..py", "script"),
+        (".hidden.py", "hidden"),
+        ("two\nlines.py", "two-lines"),
+        ("a b ü.py", "a-b"),
+        ("x" * 150 + ".py", "x" * 100),
+    ],
+)
+def test_run_is_named_as_an_experiment_could_be(tmp_path, file, name):
+    (tmp_path / file).write_text("")
+    found = read_script(tmp_path / file).name
+    assert found == name
+    assert re.fullmatch(NAME_PATTERN, found)
 
 
 def test_own_modules_are_read_too_and_belong_to_the_sources(tmp_path):

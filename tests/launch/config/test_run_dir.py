@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from launch.config.errors import ConfigError, StateError
+from launch.config.errors import ConfigError, PreflightError, StateError
 from launch.config.run_dir import (
     RunDir,
     create_attempt,
@@ -125,7 +125,7 @@ def test_write_that_fails_leaves_the_old_text_and_nothing_beside_it(tmp_path, fu
 
 
 def test_full_disk_is_one_clear_problem(tmp_path, full_disk):
-    with full_disk(), pytest.raises(ConfigError, match="the run directory cannot be written: No space left on device"), writing(RunDir(tmp_path)):
+    with full_disk(), pytest.raises(PreflightError, match="the run directory cannot be written: No space left on device"), writing(RunDir(tmp_path)):
         write_atomic(tmp_path / "plan.json", "{}")
 
 
