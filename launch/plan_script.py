@@ -36,13 +36,9 @@ def plan_script(script: ScriptFile, arguments: Sequence[str], folder: Path, stra
     Raises:
         ConfigError: the strategy, the counts and the machine do not fit together.
     """
-<<<<<<< HEAD
-    launch = plan_processes(script.path.stem, strategy, probe, options, default_processes=None if script.joins_processes else 1)
+    launch = plan_processes(script.name, strategy, probe, options, default_processes=None if script.joins_processes else 1)
     if launch.engine in _NOT_ON_A_CPU and launch.device == "cpu":
         raise ConfigError(Problem(_NOT_ON_A_CPU[launch.engine], strategy.where, fix="--strategy cpu"))
-=======
-    launch = plan_processes(script.name, strategy, probe, options, default_processes=None if script.joins_processes else 1)
->>>>>>> main
     warnings = launch.warnings
     if launch.world_size > 1 and not script.joins_processes:
         warnings += (

@@ -187,7 +187,6 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return []
 
 
-<<<<<<< HEAD
 def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What a rank will hold fits into its device, as far as both are known."""
     memory, budget = plan.memory.memory, plan.memory.budget
@@ -201,14 +200,14 @@ def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
         fixes.append("model.gradient_checkpointing=true")
     what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
     return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes) or "more processes, or a smaller model")]
-=======
+
+
 def check_room(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     place, least = probe.place, _SMALLEST_FREE_BYTES["experiment" if isinstance(plan, ExperimentPlan) else "script"]
     if place.free_bytes is None or place.free_bytes >= least:
         return []
     what = f"only {place.free_bytes / 2**20:.0f} MiB free for logs, checkpoints and the model"
     return [Problem(what, str(place.path), allowed=f"at least {least / 2**20:.0f} MiB", fix="make room, or another --run-root")]
->>>>>>> main
 
 
 def check_wandb(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
