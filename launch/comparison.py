@@ -10,7 +10,7 @@ from typing import Any
 from launch.config.errors import Problem, StateError
 from launch.config.experiment import Evaluate, dump_experiment
 from launch.config.load import flatten, load_experiment
-from launch.config.metrics import NOT_METRICS, Record, read_metrics, result_records
+from launch.config.metrics import NOT_METRICS, Record, read_with_damage, result_records
 from launch.config.run_dir import RunDir, read_json
 from launch.runs import ALIVE, read_run
 
@@ -59,6 +59,7 @@ class _Side:
     launch: dict[str, Any]
     evaluate: Evaluate
     records: list[Record]
+    damage: str | None
 
 
 def compare_runs(runs: Sequence[RunDir]) -> Comparison:
@@ -99,6 +100,7 @@ def _read_side(run: RunDir) -> _Side:
     last = run.last_attempt()
     plan, environment = (read_json(path) or {} for path in (last.plan, last.environment)) if last else ({}, {})
     code = environment.get("git") or {}
+    records, damage = read_with_damage(run.metrics)
     launch = {key: plan.get(key) for key in _LAUNCH_KEYS} | {
         "code.commit": (code.get("commit") or "")[:12] or None,
         "code.is_dirty": code.get("is_dirty"),
@@ -111,7 +113,8 @@ def _read_side(run: RunDir) -> _Side:
         configuration=flatten(dump_experiment(experiment)),
         launch=launch | {f"versions.{name}": version for name, version in (environment.get("versions") or {}).items()},
         evaluate=experiment.evaluate,
-        records=read_metrics(run.metrics),
+        records=records,
+        damage=damage,
     )
 
 
@@ -152,7 +155,9 @@ def _notes(sides: Sequence[_Side]) -> list[str]:
     for name, side in zip(names, sides, strict=True):
         if side.state in ALIVE:
             notes.append(f"{name} is still {side.state}: its numbers are not final")
-        if not side.records:
+        if side.damage:
+            notes.append(f"{name}: {side.damage}")
+        elif not side.records:
             notes.append(f"{name} has no records: it ended, or stands, before its first")
     return notes
 

@@ -10,7 +10,7 @@ from typing import Any
 from launch.config.errors import EXIT_PREFLIGHT, FullrankError, Problem, StateError
 from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
-from launch.config.metrics import NOT_METRICS, Record, best_record, read_metrics
+from launch.config.metrics import NOT_METRICS, Record, best_record, read_with_damage
 from launch.config.run_dir import RunDir, read_json, write_atomic
 from launch.config.tasks import TASK_USAGE
 from trainers.pictures import CONFUSION_MATRIX, LEARNING_CURVE, draw_pictures
@@ -47,12 +47,12 @@ def write_report(run: RunDir) -> Path:
         what = "a script's run has no report: what it records is its own" if is_script else "is not a run directory: it has no resolved.yaml"
         raise StateError(Problem(what, where=str(run.path), fix=f"fullrank logs {run.path}" if is_script else None))
     experiment = load_experiment(str(run.resolved)).experiment
-    records = read_metrics(run.metrics)
+    records, damage = read_with_damage(run.metrics)
     pictures = draw_pictures(run)
     sections = [
         _title(run, experiment),
         _outcome(run, experiment, records),
-        _curve(pictures),
+        _curve(pictures, damage),
         _confusion(pictures),
         _worst(run),
         _model(run, experiment),
@@ -99,10 +99,11 @@ def _outcome(run: RunDir, experiment: Experiment, records: Sequence[Record]) -> 
     return "## Outcome\n\n" + "\n\n".join([*lines, *([scores] if scores else [])])
 
 
-def _curve(pictures: dict[str, Path]) -> str:
+def _curve(pictures: dict[str, Path], damage: str | None) -> str:
+    missing = f"\n\n**Not everything is here:** {escaped(damage)}." if damage else ""
     if LEARNING_CURVE not in pictures:
-        return "## Learning curve\n\nThe run ended before its first record."
-    return f"## Learning curve\n\n![training and validation loss over optimizer steps](figures/{pictures[LEARNING_CURVE].name})"
+        return f"## Learning curve{missing}" if missing else "## Learning curve\n\nThe run ended before its first record."
+    return f"## Learning curve{missing}\n\n![training and validation loss over optimizer steps](figures/{pictures[LEARNING_CURVE].name})"
 
 
 def _confusion(pictures: dict[str, Path]) -> str:

@@ -19,26 +19,34 @@ _SPLITS = ("train", "validation", "test")
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """Returns the whole records of a metrics.jsonl, oldest first; none if there is no file.
+    """Returns the whole records of a metrics.jsonl, oldest first; none if there is no file. What is damaged is warned of."""
+    records, damage = read_with_damage(path)
+    if damage:
+        print(f"warning: {damage}", file=sys.stderr)
+    return records
 
-    A damaged line is passed over with a warning that names its place. A last line without its end is not damaged: it is being
-    written, or was torn by a kill, and is dropped when the run is opened again.
+
+def read_with_damage(path: Path) -> tuple[list[Record], str | None]:
+    """Returns the whole records, and in words what could not be read; None: everything was.
+
+    A last line without its end is not damaged if it begins as a record does: it is being written, or was torn by a kill, and is
+    dropped when the run is opened again.
     """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        *lines, tail = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
+        return [], None
     except OSError as error:
-        print(f"warning: {path} cannot be read: {error.strerror}", file=sys.stderr)
-        return []
-    records = []
-    for number, line in enumerate(lines, start=1):
-        record = parse_record(line)
-        if record is None:
-            print(f"warning: {path}:{number}: the line is damaged and passed over", file=sys.stderr)
-        else:
-            records.append(record)
-    return records
+        return [], f"{path} cannot be read: {error.strerror}"
+    records = [parse_record(line) for line in lines]
+    damaged = [number for number, record in enumerate(records, start=1) if record is None]
+    if tail and not tail.startswith(b"{"):
+        damaged.append(len(lines) + 1)
+    whole = [record for record in records if record is not None]
+    if not damaged:
+        return whole, None
+    many = f"{len(damaged)} lines of {path.name} are damaged and passed over (the first: {path}:{damaged[0]})"
+    return whole, many if len(damaged) > 1 else f"{path}:{damaged[0]}: the line is damaged and passed over"
 
 
 def parse_record(line: bytes) -> Record | None:

@@ -45,6 +45,13 @@ def make_run(tmp_path: Path, experiment_file: Path) -> MakeRun:
     return make
 
 
+def test_damaged_records_are_a_note(make_run: MakeRun) -> None:
+    runs = [make_run("20260101-000000-a"), make_run("20260101-000000-b")]
+    runs[0].metrics.write_bytes(b"\x00\x8f\n\xff\n")
+    (note,) = compare_runs(runs).notes
+    assert note == f"a: 2 lines of metrics.jsonl are damaged and passed over (the first: {runs[0].metrics}:1)"
+
+
 def test_what_differs_is_shown_and_what_is_equal_is_not(make_run: MakeRun) -> None:
     found = compare_runs([make_run("20260101-000000-aaaaaa"), make_run("20260101-000000-bbbbbb", "optimizer.lr=3e-5", world_size=2)])
     assert found.names == ["aaaaaa", "bbbbbb"]

@@ -66,6 +66,14 @@ def write_run(path: Path, num_steps: int = 300, validation: bool = True, test: b
     return run
 
 
+def test_damaged_records_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    run.metrics.write_bytes(b"\x00\x8f\n\xff\n")
+    text = write_report(run).read_text()
+    assert "2 lines of metrics.jsonl are damaged and passed over" in text
+    assert "The run ended before its first record" not in text
+
+
 def test_the_report_of_a_completed_run_says_what_came_out(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     run.model.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.experiment import Evaluate
-from launch.config.metrics import read_metrics, result_records
+from launch.config.metrics import read_metrics, read_with_damage, result_records
 
 RECORDS = [
     {"step": 1, "split": "validation", "loss": 0.6, "accuracy": 0.8},
@@ -14,6 +14,27 @@ RECORDS = [
     {"step": 3, "split": "validation", "loss": 0.4, "accuracy": 0.9},
     {"step": 2, "split": "test", "loss": 0.5, "accuracy": 0.85},
 ]
+
+
+@pytest.mark.parametrize(
+    ("content", "num_records", "damage"),
+    [
+        (b'{"step": 1, "split": "train"}\n{"step": 2, "sp', 1, None),
+        (b'{"step": 1, "split": "train"}\n[]\n', 1, "{path}:2: the line is damaged and passed over"),
+        (
+            b'{"step": 1\n\xff\xfe\n{"step": 1, "split": "train"}\n{}\n',
+            1,
+            "3 lines of metrics.jsonl are damaged and passed over (the first: {path}:1)",
+        ),
+        (b"\x00\x8f\x00", 0, "{path}:1: the line is damaged and passed over"),
+    ],
+)
+def test_what_cannot_be_read_is_counted_and_placed(tmp_path: Path, content: bytes, num_records: int, damage: str | None) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_with_damage(path) == ([], None)
+    path.write_bytes(content)
+    records, found = read_with_damage(path)
+    assert (len(records), found) == (num_records, damage and damage.format(path=path))
 
 
 @pytest.mark.parametrize(
