@@ -105,12 +105,12 @@ def _batches(loaded: LoadedExperiment, world_size: int, decided: int | None) -> 
 
 def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: BatchArithmetic) -> tuple[int | None, str | None]:
     duration, samples = experiment.train.duration, probe.samples
+    if samples.num_samples == 0:
+        raise ConfigError(Problem("the train split is empty", experiment.data.source, "data.splits.train"))
     if duration.unit == "steps":
         return int(duration.amount), None
     if samples.num_samples is None:
         return None, samples.reason
-    if samples.num_samples == 0:
-        raise ConfigError(Problem("the train split is empty", experiment.data.source, "data.splits.train"))
     return total_steps(duration, samples.num_samples, batches.global_batch_size), None
 
 

@@ -123,7 +123,7 @@ def sentences(tmp_path, experiment_file):
 @pytest.fixture
 def stopped_on_sentences(sentences, stopped):
     """A run that stopped after a checkpoint of 100 samples."""
-    write_checkpoint(stopped, 50, {"num_samples": {"train": 100}, "fingerprint": "a"})
+    write_checkpoint(stopped, 4, {"num_samples": {"train": 100}, "fingerprint": "a"})
     return stopped
 
 
@@ -152,7 +152,7 @@ def test_forced_data_is_recorded_and_stays_accepted_only_while_it_is_the_same(fu
     assert fullrank("resume", stopped_on_sentences).code == 75
     sentences.write_text("sentence,label\n" + "good,1\n" * 98)
     assert "was 100 in this run and would be 98" in fullrank("resume", stopped_on_sentences).err
-    write_checkpoint(stopped_on_sentences, 60, {"num_samples": {"train": 98}, "fingerprint": "b"})
+    write_checkpoint(stopped_on_sentences, 5, {"num_samples": {"train": 98}, "fingerprint": "b"})
     assert fullrank("resume", stopped_on_sentences).code == 75
     assert "forced_changes" not in plan_of(stopped_on_sentences, 4)
 
