@@ -26,8 +26,8 @@ quickstart: $(VENV)/.train  ## Fine-tune a small BERT on movie reviews, here, no
 	$(BIN)/fullrank run quickstart
 
 test: lint  ## Style, types and every test that needs no Slurm
-	$(BIN)/python -m pytest -m "not slurm"
 	@echo "left out: the tests on a real Slurm (make test-slurm; they need root)"
+	$(BIN)/python -m pytest -m "not slurm"
 
 test-slurm: $(VENV)/.dev  ## The tests on a real Slurm of three nodes, booted here; installs Debian's packages; needs root
 	$(BIN)/python -m tests.cluster install
