@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+@contextmanager
+def code_kept(code: int) -> Iterator[None]:
+    """How a training ended counts, also where there is no place left to print it.
+
+    Raises:
+        typer.Exit: the printing failed; with the code that the training ended with.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise typer.Exit(code) from error
 
 
 def lost_output(is_suspected: bool = False) -> OSError | None:

@@ -11,6 +11,7 @@ from launch.attempts import MAX_WITHOUT_PROGRESS, num_without_progress
 from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run
+from launch.cli.output import code_kept
 from launch.cli.plan import print_plan
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline
@@ -57,7 +58,8 @@ def resume(
         print(f"warning: forced, and recorded: {change}", file=sys.stderr)
     print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}", file=sys.stderr)
     ended = BACKENDS[backend].resume(plan, probe)
-    print_closing(ended, as_json)
+    with code_kept(ended.outcome.exit_code):
+        print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
 
 

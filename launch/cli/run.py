@@ -27,6 +27,7 @@ from launch.cli.options import (
     ScriptPath,
     StrategyName,
 )
+from launch.cli.output import code_kept
 from launch.cli.plan import print_plan
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
@@ -70,5 +71,6 @@ def run(
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     ended = BACKENDS["local"].start(plan, probe)
-    print_closing(ended, as_json)
+    with code_kept(ended.outcome.exit_code):
+        print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)

@@ -42,9 +42,11 @@ def test_a_later_ctrl_c_interrupts(requests: StopRequests, monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize(("text", "cause"), [("time_limit\n", "time_limit"), ("cancelled", "cancelled"), ("", "user"), ("whatever", "user")])
+@pytest.mark.parametrize(
+    ("text", "cause"), [("time_limit\n", "time_limit"), ("cancelled", "cancelled"), ("", "user"), ("whatever", "user"), ("\xff\xfe", "user")]
+)
 def test_the_stop_file_says_the_cause(requests: StopRequests, tmp_path: Path, text: str, cause: str) -> None:
-    (tmp_path / "stop").write_text(text)
+    (tmp_path / "stop").write_bytes(text.encode("latin-1"))
     requests.watch(tmp_path / "stop")
     assert agreed_cause(requests.flags()) == cause
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.ranks import clean_environment
+from tests.ranks import ROOT, clean_environment
 
 FULLRANK = [sys.executable, "-c", "from launch.cli import main; main()"]
 
@@ -29,3 +34,27 @@ def test_closed_pipe_is_quiet(words: tuple[str, ...]) -> None:
     ended = subprocess.run([*FULLRANK, *words], stdout=writer, stderr=subprocess.PIPE, text=True, env=clean_environment())
     os.close(writer)
     assert (ended.returncode, ended.stderr.strip()) == (1, "")
+
+
+def test_closed_terminal_is_a_warned_stop_and_the_code_says_so(tmp_path: Path) -> None:
+    script = "import signal, sys, time\nfrom pathlib import Path\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+    (tmp_path / "mine.py").write_text(script + "Path('ready').touch()\ntime.sleep(60)\n")
+    terminal, end = pty.openpty()
+    started = subprocess.Popen(
+        [*FULLRANK, "run", "--script", "mine.py", "--run-dir", "run"],
+        cwd=tmp_path,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(end)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.close(terminal)
+    assert started.wait(60) == 75
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["cause"]) == ("stopped", "preempted")
