@@ -53,6 +53,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
     asked = loaded.experiment.train.precision
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
     decided = _decided_micro_batch(experiment, launch, probe, options)
+    _refuse_uneven_resume(loaded, launch.world_size, options.attempt)
     batches = _batches(loaded, launch.world_size, decided)
     memory = plan_memory(experiment, launch, probe.machine, probe.size, batches.micro_batch_size)
     steps, steps_reason = _optimizer_steps(experiment, probe, batches)
@@ -101,6 +102,16 @@ def _batches(loaded: LoadedExperiment, world_size: int, decided: int | None) -> 
         return resolve_batches(train.global_batch_size, world_size, train.micro_batch_size or decided)
     except ConfigError as error:
         raise ConfigError(*(loaded.problem(p.key or "", p.what, p.allowed, p.fix) for p in error.problems)) from error
+
+
+def _refuse_uneven_resume(loaded: LoadedExperiment, world_size: int, attempt: int) -> None:
+    """A run that goes on keeps its global batch, so of the two only the number of processes can give way."""
+    batch = loaded.experiment.train.global_batch_size
+    if attempt > 1 and batch % world_size:
+        fitting = [count for count in range(1, world_size) if batch % count == 0]
+        what = f"a global batch of {batch}, which stays as it was, does not split evenly over {world_size} processes"
+        listed = ", ".join(map(str, fitting[-12:]))
+        raise ConfigError(Problem(what, key="--processes-per-node", allowed=f"{listed}, or more", fix=f"--processes-per-node {fitting[-1]}"))
 
 
 def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: BatchArithmetic) -> tuple[int | None, str | None]:

@@ -16,7 +16,6 @@ PREPARED = "prepared"
 """Stands for the facts of the prepared data, which are no keys of an experiment; as an accepted key, for all of them."""
 
 MAY_CHANGE = (
-    "name",
     "data.num_workers",
     "train.duration",
     "train.micro_batch_size",

@@ -47,6 +47,17 @@ def test_what_would_be_another_training_is_refused_with_both_values(fullrank, st
     assert yaml.safe_load((stopped / "resolved.yaml").read_text())["seed"] == 0
 
 
+def test_processes_that_do_not_divide_the_batch_are_told_which_do(fullrank, stopped):
+    answer = fullrank("resume", stopped, "--processes-per-node", "5")
+    assert answer.code == 2
+    assert "--processes-per-node: a global batch of 32, which stays as it was, does not split evenly over 5 processes" in answer.err
+    assert "allowed: 1, 2, 4, or more\n    try: --processes-per-node 4" in answer.err
+
+
+def test_a_run_keeps_its_name(fullrank, stopped):
+    assert "name: was 'tiny' in this run and would be 'other'" in fullrank("resume", stopped, "name=other").err
+
+
 def test_forced_change_is_recorded_told_to_the_ranks_and_remembered(fullrank, stopped):
     answer = fullrank("resume", stopped, "seed=7", "--force")
     assert answer.code == 75
