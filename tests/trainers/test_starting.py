@@ -45,10 +45,11 @@ def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch:
 def test_start_that_was_killed_while_it_made_the_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FULLRANK_ATTEMPT", raising=False)
     monkeypatch.setattr("trainers.starting.dump_experiment", lambda experiment: {"name": experiment.name})
+    monkeypatch.setattr("trainers.starting.copy_code", lambda experiment, path, target: None)
     begun = RunDir(tmp_path / "begun")
     begun.attempts.mkdir(parents=True)
     begun.experiment.write_text("half")
-    loaded: Any = SimpleNamespace(text="name: tiny\n", overrides=())
+    loaded: Any = SimpleNamespace(text="name: tiny\n", overrides=(), path=tmp_path / "tiny.yaml")
     run, attempt = open_run(ENGINE, loaded, EXPERIMENT, begun.path)
     assert (run.experiment.read_text(), run.resolved.is_file(), attempt.number) == ("name: tiny\n", True, 1)
 
