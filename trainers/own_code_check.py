@@ -16,7 +16,8 @@ from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
 from launch.config.sources import OwnClass, parse_model
-from launch.config.tasks import OwnTask
+from launch.config.tasks import ImageClassification, OwnTask
+from trainers.heads import find_head
 from trainers.own_code import build_own_model, import_own_module, read_options, use_own_code
 
 
@@ -29,12 +30,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def find_problems(experiment: Experiment, experiment_file: Path) -> list[Problem]:
-    """Returns every problem of model.class and task.file: not there, not importable, of the wrong kind, options that do not fit."""
+    """Returns every problem of model.class and task.file: not there, not importable, of the wrong kind, no head, options that do not fit."""
 
     def build_model() -> None:
         source = parse_model(experiment.model)
         if isinstance(source, OwnClass):
-            build_own_model(source, experiment.model.kwargs)
+            network = build_own_model(source, experiment.model.kwargs)
+            if isinstance(experiment.task, ImageClassification):
+                find_head(network, experiment.model.head)
 
     def read_task() -> None:
         if isinstance(experiment.task, OwnTask):

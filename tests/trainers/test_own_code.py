@@ -96,6 +96,11 @@ def test_arguments_that_do_not_fit_show_the_signature(tmp_path):
     assert "allowed: (width)" in text
 
 
+def test_a_network_without_a_layer_that_can_be_its_head_is_refused(tmp_path):
+    (tmp_path / "h2_net.py").write_text("from torch import nn\nclass Net(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n")
+    assert "model.head: Net has no linear layer and no 1 x 1 convolution that could be its head" in refused(write(tmp_path))
+
+
 def test_an_error_while_importing_or_building_names_its_line(tmp_path):
     (tmp_path / "h2_net.py").write_text("import torch\n\nraise RuntimeError('no licence')\n")
     assert f"{tmp_path}/h2_net.py:3: model.class: importing h2_net failed: RuntimeError: no licence" in refused(write(tmp_path))

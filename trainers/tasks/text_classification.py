@@ -77,9 +77,11 @@ class TextClassificationTask(Classification):
         return int(batch["attention_mask"].sum()), batch["attention_mask"].numel()
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
-        """Returns what the model read, its tokens as text again."""
-        sample = self.dataset(split)[0, index]
-        return escaped(self._tokenizer.decode(sample["input_ids"].tolist(), skip_special_tokens=True))
+        """Returns what the model read, its tokens as text again; a word that is not in the vocabulary stands as the model saw it ([UNK])."""
+        tokenizer = self._tokenizer
+        around = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        tokens = [token for token in self.dataset(split)[0, index]["input_ids"].tolist() if token not in around]
+        return escaped(tokenizer.decode(tokens))
 
     def save(self, model: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
         model.save_pretrained(folder, state_dict=weights)

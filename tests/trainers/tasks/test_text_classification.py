@@ -17,6 +17,7 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import prepared_dir, read_data_facts, read_prepared
 from launch.config.tasks import TASK_USAGE
 from tests.tiny import tiny_bert, tiny_sentences
+from trainers.rendering import escaped
 from trainers.tasks import Task, build_task
 
 
@@ -262,6 +263,16 @@ def test_fingerprint_is_of_the_contents_and_known_to_the_launcher(values: dict[s
     path.write_text(path.read_text().replace("\t1\n", "\t0\n", 1))
     task = build_task(experiment(values))
     assert (task.num_samples, task.fingerprint == before) == ({"train": 30, "validation": 10}, False)
+
+
+def test_word_that_the_model_does_not_know_is_shown_as_it_read_it(values: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tsv"
+    path.write_text(path.read_text().replace("\n", "\nhonest sesquipedalian ", 1))
+    task = build_task(experiment(values))
+    shown = [task.show_sample(split, index, tmp_path) for split, count in task.num_samples.items() for index in range(count)]
+    (unknown,) = [text for text in shown if "UNK" in text]
+    assert unknown.startswith(escaped("honest [UNK] "))
+    assert not any("CLS" in text or "SEP" in text for text in shown)
 
 
 def test_processes_that_start_together_prepare_once(values: dict[str, Any], tmp_path: Path) -> None:
