@@ -141,7 +141,7 @@ def _load(kind: Any, source: str, what: str, **options: Any) -> Any:
 def _set_dropout(config: Any, model: Model) -> None:
     """Sets every dropout probability of a configuration, the classifier's too; the names differ from model to model."""
     names = [name for name, value in config.to_dict().items() if _is_dropout(name, value)]
-    if not names:
+    if not names and model.dropout:
         raise ConfigError(Problem(f"the model {model.source} has no dropout to set", key="model.dropout", fix="model.dropout=null"))
     for name in names:
         setattr(config, name, model.dropout)

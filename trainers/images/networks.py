@@ -217,7 +217,7 @@ def _processor(classifier: Classifier) -> dict[str, Any]:
 
 def _set_dropout(network: nn.Module, model: Model) -> None:
     layers = [module for module in network.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
-    if not layers:
+    if not layers and model.dropout:  # 0 is what a network without dropout has
         raise ConfigError(Problem(f"{type(network).__name__} has no dropout to set", key="model.dropout", fix="model.dropout=null"))
     for layer in layers:
         assert model.dropout is not None

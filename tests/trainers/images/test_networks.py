@@ -150,3 +150,7 @@ def test_a_network_without_what_is_asked_for_says_so():
     assert "SmallCnn has no BatchNorm" in refused(batch_norm="frozen", **SMALL)
     assert "has no gradient checkpointing" in refused(gradient_checkpointing=True, **SMALL)
     assert "has no dropout to set" in refused(dropout=0.1, source="torchvision://resnet18?weights=null")
+
+
+def test_no_dropout_is_what_a_network_without_dropout_has():
+    build(dropout=0.0, source="torchvision://resnet18?weights=null")
