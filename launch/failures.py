@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STOPPED, install_words
 from launch.config.run_dir import Attempt, read_json
 
 
@@ -38,9 +38,7 @@ KINDS: dict[str, Kind] = {
         r"Bus error|unable to open shared memory|DataLoader worker .* is killed by signal: Bus", "data.num_workers=0, or more room in /dev/shm"
     ),
     "data_worker": Kind(r"DataLoader worker .* (exited unexpectedly|is killed)", "data.num_workers=0 shows the error itself in the rank's log"),
-    "missing_package": Kind(
-        r"ModuleNotFoundError|ImportError", "pip install 'fullrank[train]' into the python of this run (environment.json names it)"
-    ),
+    "missing_package": Kind(r"ModuleNotFoundError|ImportError", f"{install_words('train')}, with the python of this run (environment.json names it)"),
     "hub": Kind(
         r"LocalEntryNotFoundError|OfflineModeIsEnabled|RepositoryNotFoundError|GatedRepoError|couldn't connect to .*huggingface|Can't load .* for '",
         "check the name and the network, or name a local folder: model.source=./folder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from launch.config.errors import install_words
 from launch.environment_checks import judge_environment
 from launch.findings import Finding
 from launch.machine import Folder, Surroundings
@@ -51,7 +52,7 @@ def check_extras(answers: Surroundings) -> list[Finding]:
         missing = sorted(answers.extras.get(extra, frozenset()) - set(answers.versions))
         if missing:
             what = f"{', '.join(missing)} not installed: needed for {purpose}"
-            found.append(Finding(f"extra {extra}", "ok" if extra != "train" else "warning", what, f"pip install 'fullrank[{extra}]'"))
+            found.append(Finding(f"extra {extra}", "ok" if extra != "train" else "warning", what, install_words(extra)))
         else:
             found.append(Finding(f"extra {extra}", "ok", f"installed, for {purpose}"))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from launch.config.errors import ConfigError, PreflightError, Problem
+from launch.config.errors import ConfigError, PreflightError, Problem, install_words
 from launch.config.sources import HubName
 from launch.memory_plan import fitting_micro_batch
 from launch.plan import LaunchPlan
@@ -80,10 +80,10 @@ def check_packages(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem
     missing = [name for name in TRAINING_PACKAGES if name not in probe.versions]
     problems = []
     if missing:
-        problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix="pip install 'fullrank[train]'"))
+        problems.append(Problem(f"{', '.join(missing)} not installed in {probe.machine.python}", fix=install_words("train")))
     if plan.experiment.tracking.wandb.mode in ("online", "offline") and "wandb" not in probe.versions:
         problems.append(
-            plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix="pip install 'fullrank[train]', or tracking.wandb.mode=disabled")
+            plan.loaded.problem("tracking.wandb.mode", "wandb is not installed", fix=f"{install_words('train')}, or tracking.wandb.mode=disabled")
         )
     return problems
 
@@ -100,7 +100,7 @@ def check_engine(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     problems = []
     if plan.engine == "deepspeed" and plan.launcher != "deepspeed" and "deepspeed" not in probe.versions:
         what = f"the strategy {plan.strategy.name} needs DeepSpeed, which is not installed in {probe.machine.python}"
-        problems.append(Problem(what, plan.strategy.where, fix="pip install 'fullrank[deepspeed]', or --strategy fsdp2"))
+        problems.append(Problem(what, plan.strategy.where, fix=f"{install_words('deepspeed')}, or --strategy fsdp2"))
     if plan.precision == "fp8" and not any(name in probe.versions for name in FP8_PACKAGES):
         what = f"fp8 needs {' or '.join(FP8_PACKAGES)}, and neither is installed in {probe.machine.python}"
         problems.append(Problem(what, key="train.precision", fix="pip install torchao, or train.precision=bf16"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +86,22 @@ def check_resumable(run: RunDir, end: int | None = None) -> None:
             return
         what = "the run is completed; there is nothing to go on with"
         longer = f'fullrank resume {run.path} train.duration="{2 * reached} steps" to train on; ' if reached and run.resolved.is_file() else ""
-        raise StateError(Problem(what, where=str(run.path), fix=f"{longer}fullrank run {run.resolved} for a new run"))
+        raise StateError(Problem(what, where=str(run.path), fix=f"{longer}{_started_anew(run)} for a new run"))
     if state.state in ALIVE:
         what = f"the run is still alive: {state.state}, pid {state.status.get('pid')} on {state.status.get('host')}"
         raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
     if end is not None:
         check_end(run.path, read_attempts(run)[1], end)
+
+
+def _started_anew(run: RunDir) -> str:
+    """Returns what to type for a new run of what a run was made of."""
+    attempt = run.last_attempt()
+    last = (read_json(attempt.plan) if attempt else None) or {}
+    if "script" not in last:
+        return f"fullrank run {run.resolved}"
+    arguments = shlex.join(last.get("arguments") or ())
+    return f"fullrank run --script {shlex.quote(last['script'])}" + (f" -- {arguments}" if arguments else "")
 
 
 def read_attempts(run: RunDir) -> tuple[list[Started], int]:

@@ -31,6 +31,8 @@ VERBS: dict[str, str] = {
 }
 """verb -> what it does; `launch.cli.<verb>` has the function of that name."""
 
+VERBS_ELSEWHERE = {"train": "run", "launch": "run", "start": "run", "stop": "cancel", "kill": "cancel", "list": "status", "ls": "status"}
+"""Names of verbs that people bring from other tools -> ours."""
 
 BEHIND_DASHES = "fullrank.behind_dashes"
 """Key of ctx.meta: the words behind `--`, which belong to a script."""
@@ -59,6 +61,15 @@ class Verbs(TyperGroup):
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(cmd_name, help=VERBS[cmd_name], cls=Verb)(_function(cmd_name))
         return typer.main.get_command(app)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from launch.config.errors import ConfigError, Problem, suggest
+
+            near = VERBS_ELSEWHERE.get(args[0]) or suggest(args[0], VERBS) or VERBS_ELSEWHERE.get(suggest(args[0], VERBS_ELSEWHERE) or "")
+            what = f"there is no verb {args[0]!r}" + (f"; did you mean {near!r}?" if near else "")
+            raise ConfigError(Problem(what, allowed=", ".join(VERBS), fix="fullrank --help"))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

@@ -13,7 +13,7 @@ import typer
 
 from launch.cli.options import Json, Overrides, complete_experiment
 from launch.cli.show import table
-from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem
+from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem, install_words
 from launch.config.hub import hub_home
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
@@ -31,7 +31,7 @@ def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = Fa
     resolved = resolve(loaded)
     missing = missing_training_packages()
     if missing:
-        raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix="pip install 'fullrank[train]'"))
+        raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix=install_words("train")))
     command = [sys.executable, "-P", "-m", "trainers.fetch", experiment, *(overrides or ())]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
     answer = _answer(ended)

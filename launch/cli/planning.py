@@ -14,7 +14,7 @@ from launch.cli.options import default_run_root
 from launch.config.changes import PREPARED, Change, changed_keys
 from launch.config.errors import ConfigError, Problem, StateError, suggest
 from launch.config.experiment import dump_experiment
-from launch.config.load import load_experiment
+from launch.config.load import load_experiment, refuse_script
 from launch.config.modes import PLAIN, Mode
 from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir, new_run_id, read_json
@@ -41,12 +41,13 @@ def parse_target(ctx: typer.Context, experiment: str | None, overrides: Sequence
     """Returns what was named on the command line.
 
     Raises:
-        ConfigError: nothing, both, or words that belong to neither.
+        ConfigError: nothing, both, words that belong to neither, or a script where the experiment stands.
     """
     own, behind = [*([experiment] if experiment else []), *(overrides or [])], ctx.meta.get(BEHIND_DASHES)
     if script is None and experiment is None:
         raise ConfigError(Problem("what is to be launched?", fix=f"fullrank {ctx.info_name} EXPERIMENT, or fullrank {ctx.info_name} --script FILE"))
     if script is None:
+        refuse_script(experiment or "", ctx.info_name or "run")
         if behind:
             what = f"{' '.join(behind)!r} stands behind --, where a script's arguments stand"
             raise ConfigError(Problem(what, fix=f"fullrank {ctx.info_name} --script FILE -- ARGUMENTS; KEY=VALUE of an experiment needs no --"))

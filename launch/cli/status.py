@@ -37,7 +37,7 @@ def status(
     elif states:
         print("\n".join(table([("RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"), *(_row(state) for state in states)])))
     else:
-        print(f"no runs under {root}", file=sys.stderr)
+        print(f"no runs under {root}\n    try: fullrank run quickstart", file=sys.stderr)
 
 
 def print_sweep(sweep: Sweep, as_json: bool) -> None:

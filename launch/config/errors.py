@@ -70,6 +70,13 @@ class StateError(FullrankError):
 
 
 def suggest(name: str, names: Iterable[str]) -> str | None:
-    """Returns the valid name nearest to `name`, or None if none is near."""
-    near: Sequence[str] = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return near[0] if near else None
+    """Returns the valid name nearest to `name`, before all the one that only its case tells apart; None if none is near."""
+    valid = list(names)
+    same = next((other for other in valid if other.casefold() == name.casefold()), None)
+    near: Sequence[str] = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    return same or (near[0] if near else None)
+
+
+def install_words(extra: str) -> str:
+    """Returns what to type for the packages of an extra: fullrank is on no package index, so it is installed from its sources."""
+    return f"pip install '.[{extra}]' in the folder of fullrank's sources"

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import NAME_IN_WORDS, NAME_PATTERN, Experiment
-from launch.config.sections import Section
+from launch.config.known_keys import blocks_of, fields_of, suggest_keys
 from launch.config.yaml_files import Document, KeyPath, dotted, load_yaml, parse_scalar, shown
 
 M = TypeVar("M", bound=BaseModel)
@@ -83,8 +83,10 @@ def find_shipped(name_or_path: str, kind: str) -> Path:
     """Returns the file behind a shipped name (bare) or a path (with a `/`, or ending in .yaml).
 
     Raises:
-        ConfigError: no such file; names the nearest shipped one.
+        ConfigError: no such file (names the nearest shipped one), or a script where an experiment is named.
     """
+    if kind == "experiments":
+        refuse_script(name_or_path)
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml", ".json")):
         path = Path(name_or_path).expanduser()
         if not path.is_file():
@@ -101,6 +103,16 @@ def find_shipped(name_or_path: str, kind: str) -> Path:
         )
         raise ConfigError(Problem(what, allowed=", ".join(names) or "none", fix=f"a path for a file of your own: ./{name_or_path}.yaml"))
     return path
+
+
+def refuse_script(name: str, verb: str = "run") -> None:
+    """Refuses a script where an experiment is named.
+
+    Raises:
+        ConfigError: says how `verb` takes a script.
+    """
+    if name.endswith(".py"):
+        raise ConfigError(Problem("is a Python script, not an experiment", where=name, fix=f"fullrank {verb} --script {name}"))
 
 
 def shipped_configs() -> Path:
@@ -163,31 +175,22 @@ def _field_at(model: type[BaseModel], key: KeyPath) -> FieldInfo | None:
     info: FieldInfo | None = None
     models: list[type[BaseModel]] = [model]
     for part in key:
-        info = next((fields[str(part)] for one in models if str(part) in (fields := _fields(one))), None)
-        models = _models_of(info) if info else []
+        info = next((fields[str(part)] for one in models if str(part) in (fields := fields_of(one))), None)
+        models = blocks_of(info) if info else []
     return info
-
-
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    return {info.alias or name: info for name, info in model.model_fields.items()}
-
-
-def _models_of(info: FieldInfo) -> list[type[BaseModel]]:
-    """Returns the blocks of keys that may stand in a field; several only where a discriminator chooses."""
-    return [kind for kind in get_args(info.annotation) or (info.annotation,) if isinstance(kind, type) and issubclass(kind, Section)]
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, sources: Mapping[KeyPath, str]) -> Problem:
     """Returns pydantic's error in our form: place, key, value, what is allowed."""
     key, parent = _located(detail["loc"], model)
-    info = _fields(parent).get(str(key[-1])) if parent and key else None
+    info = fields_of(parent).get(str(key[-1])) if parent and key else None
     where = _source_of(key, sources)
     where = shown(where, 200) if where else document.where(key)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        names = sorted(_fields(parent)) if parent else []
-        near = suggest(str(key[-1]), names)
-        return Problem("unknown key" + (f"; did you mean {near!r}?" if near else ""), where, dotted(key), allowed=", ".join(names) or None)
+        names = sorted(fields_of(parent)) if parent else []
+        near = " or ".join(map(repr, suggest_keys(key, parent, model)))
+        return Problem("unknown key" + (f"; did you mean {near}?" if near else ""), where, dotted(key), allowed=", ".join(names) or None)
     if kind == "missing":
         return Problem(
             "the key is missing",
@@ -196,7 +199,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
             allowed=_expected(info),
         )
     if kind == "union_tag_not_found":
-        kinds = [get_args(one.model_fields["kind"].annotation)[0] for one in _models_of(info)] if info else []
+        kinds = [get_args(one.model_fields["kind"].annotation)[0] for one in blocks_of(info)] if info else []
         return Problem("the key is missing", where, f"{dotted(key)}.kind", allowed=", ".join(map(repr, kinds)))
     if kind == "union_tag_invalid":
         place = where if _source_of(key, sources) else document.where((*key, "kind"))
@@ -221,10 +224,10 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
 
 def _expected(info: FieldInfo | None) -> str | None:
     """Returns what may stand in a field: the keys of a block, of each of its kinds if there are several; else what the field says of itself."""
-    blocks = _models_of(info) if info else []
+    blocks = blocks_of(info) if info else []
     if not blocks:
         return info.description if info else None
-    return "a block of keys: " + "; or ".join(", ".join(_fields(block)) for block in blocks)
+    return "a block of keys: " + "; or ".join(", ".join(fields_of(block)) for block in blocks)
 
 
 def _not_possible(value: object, expected: str, where: str | None, key: str) -> Problem:
@@ -247,8 +250,8 @@ def _located(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[K
                 key = (*key, part)
             continue
         key, parent = (*key, part), current
-        info = _fields(current).get(str(part))
-        models = _models_of(info) if info else []
+        info = fields_of(current).get(str(part))
+        models = blocks_of(info) if info else []
         current, branches = (models[0] if len(models) == 1 else None), (models if len(models) > 1 else [])
         if info is None and index + 1 < len(location):
             break

@@ -316,9 +316,18 @@ def find_run(name: str, root: Path) -> RunDir:
     matches = found[-1:] if name == "latest" else [p for p in found if p.name == name or p.name.startswith(name)]
     if len(matches) == 1:
         return RunDir(matches[0].absolute())
+    if matches:
+        older = f"{len(matches) - _MOST_NAMED} older, " if len(matches) > _MOST_NAMED else ""
+        named = ", ".join(str(p) for p in matches[-_MOST_NAMED:])
+        raise StateError(Problem(f"{len(matches)} runs are called {name!r}", allowed=f"{older}{named}", fix="more of the run id, or its directory"))
     newest = ", ".join(p.name for p in found[-3:]) or "none"
-    what = f"{len(matches)} runs are called {name!r}" if matches else f"there is no run {name!r} (under {root})"
-    raise StateError(Problem(what, allowed=f"a run directory, a run id, or latest; newest: {newest}", fix="--run-root DIR where your runs are"))
+    fix = "--run-root DIR where your runs are" + ("" if found else ", or start one: fullrank run quickstart")
+    what = f"there is no run {name!r} (under {root})"
+    raise StateError(Problem(what, allowed=f"a run directory, a run id, or latest; newest: {newest}", fix=fix))
+
+
+_MOST_NAMED = 8
+"""Runs that an ambiguous name lists, the newest of them."""
 
 
 def write_atomic(path: Path, text: str) -> None:

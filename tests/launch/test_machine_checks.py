@@ -66,7 +66,8 @@ def test_what_is_wrong_is_one_finding_with_its_way_out(changes, expected):
 def test_a_plain_install_names_the_extra_that_training_needs():
     changes = {"versions": {"fullrank": "0.1.0"}, "torch_cuda": None}
     assert wrong(**changes) == [("warning", "extra train", "torch, wandb not installed: needed for run, resume, fetch and report on this machine")]
-    assert next(found.fix for found in judge_machine(replace(SOUND, **changes)) if found.check == "extra train") == "pip install 'fullrank[train]'"
+    fix = next(found.fix for found in judge_machine(replace(SOUND, **changes)) if found.check == "extra train")
+    assert fix == "pip install '.[train]' in the folder of fullrank's sources"
 
 
 def test_gpus_of_two_kinds_are_warned_of():

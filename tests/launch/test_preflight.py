@@ -50,7 +50,10 @@ def test_missing_training_packages_name_the_extra(make_plan, make_probe):
     probe = make_probe(versions={"accelerate": "1"})
     with pytest.raises(PreflightError) as caught:
         preflight(make_plan(probe=probe), probe)
-    assert str(caught.value) == "torch, transformers, datasets not installed in /env/bin/python\n    try: pip install 'fullrank[train]'"
+    assert (
+        str(caught.value)
+        == "torch, transformers, datasets not installed in /env/bin/python\n    try: pip install '.[train]' in the folder of fullrank's sources"
+    )
 
 
 def test_deepspeed_launcher_needs_deepspeed(make_plan, make_probe):

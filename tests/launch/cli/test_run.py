@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from launch.config.run_dir import read_json
 
 
@@ -110,6 +112,23 @@ def test_strategy_for_gpus_without_gpus_is_refused(fullrank, experiment_file, tm
     assert answer.code == 2
     assert "the strategy ddp is for GPUs, and " in answer.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("verb", "meant"), [("trian", "run"), ("train", "run"), ("stats", "status"), ("Resume", "resume")])
+def test_unknown_verb_names_the_nearest(fullrank, verb, meant):
+    answer = fullrank(verb, "quickstart")
+    assert (answer.code, answer.err.splitlines()[0]) == (2, f"error: there is no verb {verb!r}; did you mean {meant!r}?")
+
+
+@pytest.mark.parametrize(
+    ("verb", "way_out"), [("run", "run"), ("plan", "plan"), ("check", "check"), ("submit", "submit"), ("verify", "run"), ("fetch", "run")]
+)
+def test_script_in_the_place_of_an_experiment_is_shown_its_own(fullrank, verb, way_out):
+    answer = fullrank(verb, "train.py")
+    assert (answer.code, answer.err) == (
+        2,
+        f"error: train.py: is a Python script, not an experiment\n    try: fullrank {way_out} --script train.py\n",
+    )
 
 
 def test_unknown_launcher_names_the_nearest(fullrank, experiment_file):

@@ -20,6 +20,11 @@ def stopped(fullrank, experiment_file, run_path, monkeypatch):
     return run_path()
 
 
+def test_status_without_runs_shows_how_to_start_one(fullrank, tmp_path):
+    answer = fullrank("status")
+    assert (answer.code, answer.err) == (0, f"no runs under {tmp_path}/runs\n    try: fullrank run quickstart\n")
+
+
 def test_status_lists_runs_with_their_state(fullrank, stopped):
     lines = fullrank("status").out.splitlines()
     assert lines[0].split() == ["RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"]

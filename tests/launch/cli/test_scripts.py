@@ -284,3 +284,10 @@ def test_dashes_mean_what_they_always_do_to_verbs_without_scripts(fullrank, scri
     fullrank("run", "--script", script("print('said')"))
     assert fullrank("logs", "--", "latest").out == "said\n"
     assert "there is no run '-x'" in fullrank("logs", "--", "-x").err
+
+
+def test_completed_script_is_started_anew_by_its_own_words(fullrank, script, run_path):
+    path = script("")
+    fullrank("run", "--script", path, "--", "--say", "two words")
+    answer = fullrank("resume")
+    assert (answer.code, answer.err.splitlines()[1]) == (2, f"    try: fullrank run --script {path} -- --say 'two words' for a new run")

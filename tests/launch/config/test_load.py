@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from launch.config.errors import ConfigError
+from launch.config.experiment import Experiment
+from launch.config.known_keys import NAMES_ELSEWHERE, dotted_keys
 from launch.config.load import Origin, find_shipped, flatten, load_experiment, shipped_configs
 from launch.config.resolve import resolve
 from launch.config.yaml_files import load_yaml, parse_scalar
@@ -137,6 +139,40 @@ def test_word_that_is_not_possible_names_the_nearest(experiment_file):
     assert found[0].startswith("'optimizer.name=adamx': optimizer.name: 'adamx' is not possible; did you mean 'adam")
 
 
+@pytest.mark.parametrize("name", ["AdamW", "ADAMW"])
+def test_word_that_only_its_case_tells_apart_is_the_nearest(experiment_file, name):
+    assert "did you mean 'adamw'?" in problems(experiment_file, f"optimizer.name={name}")[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lr", "'optimizer.lr'"),
+        ("train.lr", "'optimizer.lr'"),
+        ("train.learning_rate", "'optimizer.lr'"),
+        ("train.epochs", "'train.duration'"),
+        ("train.num_train_epochs", "'train.duration'"),
+        ("batch_size", "'train.global_batch_size'"),
+        ("train.per_device_train_batch_size", "'train.global_batch_size'"),
+        ("train.every", "'evaluate.every' or 'checkpoint.every'"),
+        ("wandb", "'tracking.wandb'"),
+        ("optimizer.LR", "'lr'"),
+    ],
+)
+def test_key_of_another_block_or_tool_names_where_it_is(experiment_file, key, meant):
+    (problem,) = problems(experiment_file, f"{key}=3")
+    assert problem.splitlines()[0] == f"'{key}=3': {key}: unknown key; did you mean {meant}?"
+
+
+def test_names_of_other_tools_lead_to_keys_that_there_are():
+    assert set(NAMES_ELSEWHERE.values()) <= set(dotted_keys(Experiment))
+    assert not set(NAMES_ELSEWHERE) & set(Experiment.model_fields)
+
+
+def test_name_that_many_blocks_have_is_no_hint(experiment_file):
+    assert problems(experiment_file, "train.name=x")[0].splitlines()[0] == "'train.name=x': train.name: unknown key"
+
+
 @pytest.mark.parametrize("value", [".inf", ".nan", "1e400"])
 def test_number_must_be_finite(experiment_file, value):
     assert "optimizer.lr: input should be a finite number" in problems(experiment_file, f"optimizer.lr={value}")[0]
@@ -205,5 +241,9 @@ def test_missing_file_and_unknown_shipped_name_differ():
         find_shipped("no/such.yaml", "experiments")
     with pytest.raises(ConfigError, match="there is no shipped experiment 'quickstat'; did you mean 'quickstart'"):
         find_shipped("quickstat", "experiments")
+    with pytest.raises(
+        ConfigError, match=r"^\./my/train\.py: is a Python script, not an experiment\n    try: fullrank run --script \./my/train\.py$"
+    ):
+        find_shipped("./my/train.py", "experiments")
     with pytest.raises(ConfigError, match="is a folder, not a file"):
         find_shipped("./", "experiments")

@@ -87,10 +87,26 @@ def test_run_is_found_by_directory_id_beginning_and_latest(tmp_path):
 def test_ambiguous_and_unknown_names_are_refused(tmp_path):
     made(tmp_path, "20260101-000000-aaaaaa")
     made(tmp_path, "20260102-000000-bbbbbb")
-    with pytest.raises(StateError, match="2 runs are called '2026'"):
+    with pytest.raises(StateError) as caught:
         find_run("2026", tmp_path)
+    assert str(caught.value).splitlines()[:2] == [
+        "2 runs are called '2026'",
+        f"    allowed: {tmp_path}/x/20260101-000000-aaaaaa, {tmp_path}/x/20260102-000000-bbbbbb",
+    ]
     with pytest.raises(StateError, match="there is no run 'x'"):
         find_run("x", tmp_path)
+
+
+def test_many_runs_of_one_name_are_counted_and_the_newest_named(tmp_path):
+    for day in range(1, 12):
+        made(tmp_path, f"202601{day:02d}-000000-aaaaaa")
+    with pytest.raises(StateError, match=r"11 runs are called '2026'\n    allowed: 3 older, .*/20260104-000000-aaaaaa, .*/20260111-000000-aaaaaa\n"):
+        find_run("2026", tmp_path)
+
+
+def test_without_any_run_the_way_to_the_first_one_is_shown(tmp_path):
+    with pytest.raises(StateError, match=r"or start one: fullrank run quickstart$"):
+        find_run("latest", tmp_path)
 
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
