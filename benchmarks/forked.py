@@ -90,8 +90,8 @@ def start(arguments: Sequence[str], num_processes: int, logs: Path, prepare: Cal
 def wait(ranks: Sequence[Rank], timeout_s: float = TIMEOUT_S) -> list[int]:
     """Returns the exit codes of all ranks; kills what is left after the time-out, or once one was killed (its partners wait for it)."""
     deadline = time.monotonic() + timeout_s
-    while any(rank.poll() is None for rank in ranks):
-        if time.monotonic() > deadline or any(rank.code == -signal.SIGKILL for rank in ranks):
+    while None in (codes := [rank.poll() for rank in ranks]):
+        if time.monotonic() > deadline or -signal.SIGKILL in codes:
             for rank in ranks:
                 rank.send(signal.SIGKILL)
         time.sleep(0.005)

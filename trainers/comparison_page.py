@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, install_words
 from launch.config.metrics import read_metrics
 from launch.config.run_dir import RunDir, write_atomic
 from trainers.rendering import code, escaped, render_page, table
@@ -25,7 +25,7 @@ def main() -> int:
         print(f"error: {path}: cannot be written: {error.strerror}\n    try: another --html FILE", file=sys.stderr)
         return EXIT_CONFIG
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed, and draws the curves\n    try: pip install 'fullrank[train]'", file=sys.stderr)
+        print(f"error: {error.name} is not installed, and draws the curves\n    try: {install_words('train')}", file=sys.stderr)
         return EXIT_PREFLIGHT
     return EXIT_DONE
 

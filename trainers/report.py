@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_PREFLIGHT, FullrankError, Problem, StateError
+from launch.config.errors import EXIT_PREFLIGHT, FullrankError, Problem, StateError, install_words
 from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.metrics import NOT_METRICS, Record, best_record, read_with_damage
@@ -31,7 +31,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed, and draws the pictures\n    try: pip install 'fullrank[train]'", file=sys.stderr)
+        print(f"error: {error.name} is not installed, and draws the pictures\n    try: {install_words('train')}", file=sys.stderr)
         return EXIT_PREFLIGHT
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, Problem, install_words
 from launch.config.metrics import NOT_METRICS, Record
 
 
@@ -21,7 +21,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             problem = Problem(
-                "TensorBoard is not installed", key="tracking.tensorboard", fix="pip install 'fullrank[tensorboard]', or tracking.tensorboard=false"
+                "TensorBoard is not installed", key="tracking.tensorboard", fix=f"{install_words('tensorboard')}, or tracking.tensorboard=false"
             )
             raise ConfigError(problem) from error
         self._there = read_points(folder)

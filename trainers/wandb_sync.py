@@ -20,7 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREFLIGHT, EXIT_STOPPED, FullrankError, PreflightError, Problem, StateError
+from launch.config.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PREFLIGHT,
+    EXIT_STOPPED,
+    FullrankError,
+    PreflightError,
+    Problem,
+    StateError,
+    install_words,
+)
 from launch.config.metrics import Record
 from launch.config.run_dir import RunDir, read_json, write_json
 from trainers.wandb_files import copy_part, read_records, read_rows, run_files
@@ -48,7 +58,7 @@ def main() -> int:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed\n    try: pip install 'fullrank[train]'", file=sys.stderr)
+        print(f"error: {error.name} is not installed\n    try: {install_words('train')}", file=sys.stderr)
         return EXIT_PREFLIGHT
     print(json.dumps(sent))
     return EXIT_DONE

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from launch.config.deepspeed import DeepSpeedFacts, resolve_deepspeed
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, Problem, install_words
 from launch.config.experiment import Experiment, Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
@@ -187,7 +187,7 @@ def _load_deepspeed(world: World, device: str, backend: str) -> Any:
     try:
         import deepspeed
     except ImportError as error:
-        fix = "pip install 'fullrank[deepspeed]'"
+        fix = install_words("deepspeed")
         raise ConfigError(Problem(f"DeepSpeed cannot be imported: {error}", fix=fix)) from error
     deepspeed.utils.logger.setLevel("WARNING")
     deepspeed.ops.__compatible_ops__[_CPU_COLLECTIVES] = False
