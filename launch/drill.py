@@ -16,7 +16,7 @@ from launch.verification import has_step, log_of, start
 
 _LOOK_S = 0.1
 _ASK_S = 10.0
-"""Slurm is asked this often for a job that died without a word; all else is read from the run directory."""
+"""Slurm is asked this often for a job that died without a word, or stays out of the queue; all else is read from the run directory."""
 
 _SLURM_CODES: dict[State, int] = {"completed": EXIT_DONE, "stopped": EXIT_STOPPED}
 
@@ -63,9 +63,12 @@ class SlurmTrainings:
 
 
 def _wait(run: RunDir, is_enough: Callable[[], bool]) -> RunState:
-    """Returns the state of a run once that is enough, or once it has no job any more: by its own word, or by Slurm's, said twice."""
+    """Returns the state of a run once that is enough, or once it has no job any more: by its own word, or by Slurm's, said twice.
+
+    `stopped` is no last word: rank 0 writes it before the job puts itself back into the queue.
+    """
     asked, num_gone = time.monotonic(), 0
-    while not is_enough() and _recorded(run) in ALIVE and num_gone < 2:
+    while not is_enough() and _recorded(run) in (*ALIVE, "stopped") and num_gone < 2:
         time.sleep(_LOOK_S)
         if time.monotonic() - asked > _ASK_S:
             asked, is_gone = time.monotonic(), read_run(run).state not in ALIVE

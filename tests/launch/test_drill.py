@@ -43,10 +43,11 @@ class Cluster:
         update_status(self.run, **self.after_warning)
 
     def read_run(self, run):
-        answer = self.answers.pop(0) if self.answers else "lost"
-        if answer == "running":  # and done before the next look
-            update_status(run, state="completed")
-        return RunState(run, answer, read_json(run.status), "its job is gone")
+        recorded = read_json(run.status)
+        answer = self.answers.pop(0) if self.answers else "stopped" if recorded["state"] == "stopped" else "lost"
+        if answer == "running":  # and on before the next look
+            update_status(run, state="requeued" if recorded["state"] == "stopped" else "completed")
+        return RunState(run, answer, recorded, "its job is gone")
 
 
 @pytest.fixture
@@ -78,6 +79,12 @@ def test_a_warned_job_that_stays_out_of_the_queue_is_resumed(cluster, run):
     trainings = SlurmTrainings(["tiny"])
     assert (trainings.train_until(run, 5), trainings.resume(run)) == (75, 0)
     assert [words[0] for words in cluster.typed] == ["submit", "resume"]
+
+
+def test_a_stop_that_rank_0_has_told_before_the_job_is_requeued_is_not_resumed(cluster, run):
+    cluster.after_warning, cluster.answers = {"state": "stopped", "step": 6}, ["running"]
+    assert SlurmTrainings(["tiny"]).train_until(run, 5) == 75
+    assert read_json(run.status)["state"] == "requeued"
 
 
 def test_a_job_that_has_begun_again_unseen_was_stopped(cluster, run):
