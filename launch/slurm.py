@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,11 @@ def submit_script(path: Path, folder: Path, options: Sequence[str] = ()) -> str:
 def cancel_job(job_id: str, waiting_only: bool = False) -> None:
     """Ends a job at once, or takes it from the queue; one that is gone already is fine."""
     _run(["scancel", *(["--state=PENDING"] if waiting_only else []), job_id])
+
+
+def warn_job(job_id: str, number: signal.Signals) -> None:
+    """Sends a signal to a job's batch shell alone, as Slurm does before the time limit (sbatch --signal=B:)."""
+    _run(["scancel", f"--signal={number.name.removeprefix('SIG')}", "--batch", job_id])
 
 
 def forbid_requeue(job_id: str) -> None:

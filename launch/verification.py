@@ -20,7 +20,11 @@ _LOOK_S = 0.01
 
 
 class Trainings(Protocol):
-    """What a verification asks of the place where it trains: this machine, or a cluster."""
+    """What a verification asks of the place where it trains: this machine, or a cluster (launch.drill)."""
+
+    @property
+    def number(self) -> signal.Signals:
+        """The signal of the stop."""
 
     def train(self, run: RunDir) -> int:
         """Trains a new run to its end and returns the exit code."""
@@ -45,10 +49,10 @@ class LocalTrainings:
     number: signal.Signals = signal.SIGTERM
 
     def train(self, run: RunDir) -> int:
-        return self._start(run, "run", *self.words, "--run-dir", str(run.path)).wait()
+        return start(run, "run", *self.words, "--run-dir", str(run.path)).wait()
 
     def train_until(self, run: RunDir, step: int) -> int:
-        process = self._start(run, "run", *self.words, "--run-dir", str(run.path))
+        process = start(run, "run", *self.words, "--run-dir", str(run.path))
         try:
             while process.poll() is None and not has_step(run, step):
                 time.sleep(_LOOK_S)
@@ -61,13 +65,13 @@ class LocalTrainings:
                 process.wait()
 
     def resume(self, run: RunDir) -> int:
-        return self._start(run, "resume", str(run.path)).wait()
+        return start(run, "resume", str(run.path)).wait()
 
-    def _start(self, run: RunDir, *words: str) -> subprocess.Popen[bytes]:
-        with log_of(run).open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "launch", *words], env=_environment(), stdout=log, stderr=log, start_new_session=True
-            )
+
+def start(run: RunDir, *words: str) -> subprocess.Popen[bytes]:
+    """Types `fullrank WORDS` in a session of its own; what it says goes to the run's log."""
+    with log_of(run).open("ab") as log:
+        return subprocess.Popen([sys.executable, "-P", "-m", "launch", *words], env=_environment(), stdout=log, stderr=log, start_new_session=True)
 
 
 def stop_and_resume(trainings: Trainings, run: RunDir, step: int) -> int:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launch.cli.options import Json, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName, default_run_root
+from launch.cli.options import Json, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName, complete_cluster, default_run_root
 from launch.cli.planning import make_plan
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, ConfigError, Problem
 from launch.config.run_dir import RunDir, new_run_id
 from launch.identity import Comparison, compare_runs
 from launch.preflight import preflight
-from launch.verification import LocalTrainings, expect_done, log_of, stop_and_resume
+from launch.verification import LocalTrainings, Trainings, expect_done, log_of, stop_and_resume
+
+if TYPE_CHECKING:
+    from launch.config.cluster import LoadedCluster
+    from launch.plan_experiment import ExperimentPlan
 
 _SHOWN = 8
 
@@ -26,6 +31,10 @@ def verify(
     steps: Annotated[int, typer.Option("--steps", min=3, metavar="N", help="Optimizer steps of the short run.")] = 20,
     stop_at: Annotated[
         int | None, typer.Option("--stop-at", min=1, metavar="STEP", help="Stop once this step is recorded. Default: halfway.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="NAME|FILE", help="Train both as Slurm jobs there: a drill.", autocompletion=complete_cluster),
     ] = None,
     strategy: StrategyName = "auto",
     nodes: Nodes = None,
@@ -39,8 +48,15 @@ def verify(
     if stop_at >= steps:
         raise ConfigError(Problem(f"{stop_at} is not before the last of {steps} steps", key="--stop-at", allowed=f"1 to {steps - 1}"))
     words = [*short_run(steps), *(overrides or [])]
-    plan, probe = make_plan(experiment, words, strategy, nodes, processes_per_node, run_root=run_root)
-    preflight(plan, probe)
+    if cluster is None:
+        plan, probe = make_plan(experiment, words, strategy, nodes, processes_per_node, run_root=run_root)
+        preflight(plan, probe)
+    else:
+        from launch.config.cluster import load_cluster
+
+        site = load_cluster(cluster)
+        run_root = run_root or (Path(site.cluster.run_root) if site.cluster.run_root else None)
+        plan = _plan_job(site, experiment, words, strategy, nodes, processes_per_node, run_root)
     folder = run_dir or (run_root or default_run_root()) / f"{plan.name}-verify" / new_run_id()
     folder = folder.expanduser().absolute()
     whole, stopped = RunDir(folder / "whole"), RunDir(folder / "stopped")
@@ -48,7 +64,7 @@ def verify(
         raise ConfigError(Problem("the folder exists and is not empty", where=str(folder), fix="another --run-dir"))
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--strategy", strategy, "--nodes", str(plan.nodes), "--processes-per-node", str(plan.processes_per_node)]
-    trainings = LocalTrainings([experiment, *words, *options])
+    trainings = _trainings([experiment, *words, *options], cluster)
     _say(f"training {steps} steps, whole; log: {log_of(whole)}")
     expect_done(trainings.train(whole), whole, "the undisturbed training")
     _say(f"training again, with a {trainings.number.name} after step {stop_at} and a resume; log: {log_of(stopped)}")
@@ -63,6 +79,34 @@ def verify(
     elif not as_json:
         _say(f"both runs are in {folder}")
     raise typer.Exit(EXIT_FAILED if comparison.differences else EXIT_DONE)
+
+
+def _plan_job(
+    site: LoadedCluster, experiment: str, words: list[str], strategy: str, nodes: int | None, processes_per_node: int | None, run_root: Path | None
+) -> ExperimentPlan:
+    """Returns the plan of both trainings as jobs, after every check that submit makes.
+
+    Raises:
+        ConfigError, PreflightError: with every problem at once.
+    """
+    from launch.cli.submit import make_job
+    from launch.plan_slurm import JobOptions, node_machine
+    from launch.probe import probe_machine
+    from launch.slurm import ask_site
+
+    here = probe_machine()
+    machine = node_machine(site.cluster, site.name, here)
+    plan, probe = make_plan(experiment, words, strategy, nodes, processes_per_node, run_root=run_root, machine=machine)
+    make_job(plan, probe, site, JobOptions(), here.python, ask_site())
+    return plan
+
+
+def _trainings(words: list[str], cluster: str | None) -> Trainings:
+    if cluster is None:
+        return LocalTrainings(words)
+    from launch.drill import SlurmTrainings
+
+    return SlurmTrainings([*words, "--cluster", cluster])
 
 
 def short_run(steps: int) -> list[str]:

@@ -80,9 +80,9 @@ def fullrank(cluster: Cluster, shared: Path) -> Callable[..., subprocess.Complet
         clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "FULLRANK_RUN_ROOT": str(shared / "runs"), "HF_HUB_OFFLINE": "1"}
     )
 
-    def call(*words: str, code: int | None = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, code: int | None = 0, timeout_s: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment | variables, capture_output=True, text=True, timeout=120
+            [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment | variables, capture_output=True, text=True, timeout=timeout_s
         )
         assert code in (None, ended.returncode), ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr
@@ -232,6 +232,20 @@ def test_warning_before_the_time_limit_saves_and_requeues(cluster, submit, until
     assert "stopped (time_limit); it goes back into the queue" in logs_of(run)
     until(run, "completed")
     assert list(losses(run)) == list(range(1, STEPS + 1))
+
+
+def test_drill_warns_the_real_job_and_compares_it_with_the_undisturbed_one(cluster, fullrank, shared):
+    words = ("verify", "./tiny.yaml", "evaluate.every=null", "--cluster", "./site.yaml", "--nodes", "2", "--processes-per-node", "1")
+    try:
+        ended = fullrank(*words, "--steps", str(STEPS), "--run-dir", str(shared / "drill"), "--json", timeout_s=2 * PATIENCE_S)
+    finally:
+        cluster.command("scancel", "--user", "root")
+    facts = json.loads(ended.stdout)
+    assert facts["is_identical"], facts["differences"]
+    assert (facts["num_records"], STEPS // 2 <= facts["stopped_at"] < STEPS) == (STEPS + 1, True)  # one evaluation, at the end
+    stopped = shared / "drill" / "stopped"
+    assert "stopped (time_limit); it goes back into the queue" in logs_of(stopped)
+    assert json.loads((stopped / "attempts" / "0002" / "start.json").read_text())["first_step"] == facts["stopped_at"]
 
 
 def test_cancel_saves_first_and_the_job_does_not_come_back(cluster, fullrank, submit, until):

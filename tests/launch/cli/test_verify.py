@@ -75,6 +75,26 @@ def test_every_difference_is_named_with_its_step_or_tensor_and_both_runs_stay(fu
     assert (facts["is_identical"], facts["stopped_at"], facts["differences"][0]["where"]) == (False, 11, "step 20, train")
 
 
+def test_cluster_has_both_submitted_under_its_run_root(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.drill.SlurmTrainings", trainings)
+    monkeypatch.setattr("launch.slurm.ask_site", lambda: None)
+    site = tmp_path / "site.yaml"
+    site.write_text(f"partition: main\ncpus_per_node: 2\ntime_limit: '00:10:00'\nrun_root: {tmp_path}/shared\n")
+    answer = fullrank("verify", experiment_file, "--cluster", site, "--nodes", "2", "--processes-per-node", "1")
+    assert answer.code == 0, answer.err
+    assert trainings.words[-6:] == ["--nodes", "2", "--processes-per-node", "1", "--cluster", str(site)]
+    assert (tmp_path / "shared" / "tiny-verify").is_dir()
+
+
+def test_cluster_without_slurm_here_is_refused_before_anything_starts(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.slurm.has_slurm", lambda: False)
+    site = tmp_path / "site.yaml"
+    site.write_text("cpus_per_node: 2\n")
+    answer = fullrank("verify", experiment_file, "--cluster", site)
+    assert (answer.code, "sbatch is not on this machine" in answer.err) == (3, True)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("code", "words"), [(0, "the training was done before the stop at step 10 reached it"), (1, "the stop ended with exit code 1, not 75")]
 )
