@@ -15,8 +15,8 @@ from tests.cluster import configuration, network
 from tests.cluster.configuration import ACCOUNTS, DATABASE_PORT, Node
 from tests.cluster.processes import end, last_lines, living, start_daemon, succeeds, wait_until
 
-FOLDER = Path(tempfile.gettempdir()) / "fullrank-cluster"
-"""Everything of the cluster; there is one a machine."""
+FOLDER = Path(tempfile.gettempdir()) / f"fullrank-cluster{configuration.NUMBER or ''}"
+"""Everything of the cluster."""
 
 NUM_NODES = 3
 os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

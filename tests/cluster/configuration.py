@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-BRIDGE = "frbridge"
-HEAD_ADDRESS = "10.78.0.1"
+NUMBER = int(os.environ.get("FULLRANK_CLUSTER", "0"))
+"""Which cluster of this machine: a second one, beside that of the tests, has another number (0 to 99)."""
+
+BRIDGE = f"frbridge{NUMBER}"
+SUBNET = f"10.78.{NUMBER}"
+HEAD_ADDRESS = f"{SUBNET}.1"
 GPUS_PER_NODE = 2
 """Counted, not real."""
 
 MEMORY_PER_NODE_MIB = 6000
-CONTROLLER_PORT, DATABASE_PORT, ACCOUNTING_PORT = 16817, 16806, 16819
+CONTROLLER_PORT, DATABASE_PORT, ACCOUNTING_PORT = (port + 20 * NUMBER for port in (16817, 16806, 16819))
 """Not Slurm's and MariaDB's own, which the machine may have in use."""
 
 ACCOUNTS = ("research", "teaching")
@@ -26,8 +31,8 @@ class Node:
 
 
 def make_nodes(count: int) -> tuple[Node, ...]:
-    """Returns node1 (10.78.0.11), node2, ..."""
-    return tuple(Node(f"node{number}", f"10.78.0.{10 + number}") for number in range(1, count + 1))
+    """Returns node1 (...11), node2, ..."""
+    return tuple(Node(f"node{number}", f"{SUBNET}.{10 + number}") for number in range(1, count + 1))
 
 
 def slurm_conf(folder: Path, head: str, nodes: tuple[Node, ...], cpus_per_node: int) -> str:

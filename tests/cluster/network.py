@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 
-from tests.cluster.configuration import BRIDGE, HEAD_ADDRESS, Node
+from tests.cluster.configuration import BRIDGE, HEAD_ADDRESS, NUMBER, Node
 
 
 def make_network(nodes: Sequence[Node]) -> None:
@@ -42,7 +42,7 @@ def processes_on(node: Node) -> list[int]:
 
 def namespace_of(node: Node) -> str:
     """Returns the name of a node's network namespace, which is also the name of its cable's end on the bridge."""
-    return f"fr{node.name}"
+    return f"fr{NUMBER}{node.name}"
 
 
 def _ip(*words: str, check: bool = True) -> str:
