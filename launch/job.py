@@ -11,12 +11,15 @@ from typing import Any
 
 from launch.attempts import may_start_again
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, FullrankError, Problem
+from launch.config.lock import HEARTBEAT_S
 from launch.config.run_dir import Attempt, RunDir, create_attempt, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
-from launch.node_checks import differing
+from launch.node_checks import differing, look_at_node
 from launch.probe import free_port
 from launch.runs import read_attempts
+
+_TAKE_OVER_S = HEARTBEAT_S + 5
 
 _OVER = {
     "completed": "the run is completed",
@@ -57,11 +60,12 @@ def begin(run: RunDir) -> int:
     _forget_lock(run, status)
     attempt = next_attempt(run)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
-    port = free_port(int(plan.get("port", 0))) if plan.get("world_size", 1) > 1 else int(plan.get("port", 0))
+    port = free_port(int(plan.get("port", 0))) if "MASTER_ADDR" in plan.get("environment", {}) else int(plan.get("port", 0))
     if port is None:
         raise FullrankError(Problem(f"ports {plan.get('port')} to {plan['port'] + 19} are all taken on this node", fix="submit again"))
     facts = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")}
-    write_json(attempt.job, facts | {"port": port, "begun": time.time()})
+    first = look_at_node(run.path).as_dict() if plan.get("command", [None])[0] == sys.executable else None  # else another python, of a container
+    write_json(attempt.job, facts | {"port": port, "begun": time.time(), "first_node": first})
     update_status(
         run,
         state="running",
@@ -80,9 +84,15 @@ def begin(run: RunDir) -> int:
 
 def _forget_lock(run: RunDir, status: dict[str, Any]) -> None:
     """Removes the lock that a job before this one has left: Slurm starts a requeued job, or the next of a chain, only when that has ended."""
-    holder = (read_json(run.lock) or {}).get("job_id")
-    if holder is not None and (status["state"] in ("pending", "requeued", "stopped") or holder in (status.get("job_ids") or ())):
-        run.lock.unlink(missing_ok=True)
+    holder = read_json(run.lock) or {}
+    job, host = holder.get("job_id"), holder.get("host")
+    is_over = status["state"] in ("pending", "requeued", "stopped")
+    if job is None or not (is_over or job in (status.get("job_ids") or ())):
+        return
+    run.lock.unlink(missing_ok=True)
+    if not is_over and host != os.uname().nodename:  # a node given up for lost may still train, and sees at its next heartbeat that it is not to
+        print(f"job {job} may still be at work on {host}, which is out of reach: {_TAKE_OVER_S:.0f} s for it to notice", file=sys.stderr)
+        time.sleep(_TAKE_OVER_S)
 
 
 def next_attempt(run: RunDir) -> Attempt:
@@ -107,6 +117,9 @@ def end(attempt: Attempt, code: int) -> int:
     run = RunDir(attempt.path.parent.parent)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
     status: dict[str, Any] = read_json(run.status) or {}
+    if status.get("attempt") not in (None, attempt.number):
+        print(f"attempt {attempt.number} is over: attempt {status['attempt']} has taken the run over", file=sys.stderr)
+        return EXIT_DONE
     reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path))]
     ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists())
     for line in differing(reports):

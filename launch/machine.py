@@ -99,7 +99,7 @@ def ask_machine(run_root: Path) -> Surroundings:
         machine=probe_machine(),
         extras=extras,
         versions=_versions({"fullrank", *(name for names in extras.values() for name in names)}),
-        torch_cuda=_torch_cuda(),
+        torch_cuda=probe_torch_cuda(),
         gpus=gpus,
         gpu_error=gpu_error,
         tools=frozenset(tool for tool in TOOLS if shutil.which(tool) or (Path(sys.executable).parent / tool).is_file()),
@@ -156,8 +156,8 @@ def _gpus() -> tuple[tuple[Gpu, ...], str | None]:
     return read_gpus(text), error
 
 
-def _torch_cuda() -> str | None:
-    """Reads torch/version.py as text: importing torch takes seconds."""
+def probe_torch_cuda() -> str | None:
+    """Returns the CUDA version that the installed torch was built for, read from torch/version.py as text: importing torch takes seconds."""
     try:
         path = Path(str(importlib.metadata.distribution("torch").locate_file("torch/version.py")))
         found = re.search(r"^cuda\b[^=]*=\s*['\"]([0-9.]+)['\"]", path.read_text(encoding="utf-8"), re.MULTILINE)

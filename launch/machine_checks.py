@@ -86,12 +86,20 @@ def check_torch(answers: Surroundings) -> list[Finding]:
         what = f"{version}, built for the CPU"
         return [Finding("torch", "problem" if has_gpus else "ok", what, "pip install torch from an index with CUDA wheels" if has_gpus else None)]
     found = [Finding("torch", "ok", f"{version}, built for CUDA {cuda}")]
-    oldest = OLDEST_DRIVERS.get(int(cuda.split(".")[0]))
-    driver = answers.gpus[0].driver if answers.gpus else None
-    if oldest and driver and _numbers(driver) < oldest:
-        what = f"the driver {driver} is too old for CUDA {cuda}, which needs {oldest[0]}.{oldest[1]} or newer: torch would see no GPU"
-        found.append(Finding("driver", "problem", what, "a newer driver, or a torch built for an older CUDA"))
+    if unfit := unfit_driver(answers.gpus[0].driver if answers.gpus else None, cuda):
+        found.append(Finding("driver", "problem", unfit, NEWER_DRIVER))
     return found
+
+
+NEWER_DRIVER = "a newer driver, or a torch built for an older CUDA"
+
+
+def unfit_driver(driver: str | None, cuda: str | None) -> str | None:
+    """Returns why torch would see no GPU with this driver; None: it would, as far as both versions are known."""
+    oldest = OLDEST_DRIVERS.get(int(cuda.split(".")[0])) if cuda else None
+    if oldest is None or driver is None or _numbers(driver) >= oldest:
+        return None
+    return f"the driver {driver} is too old for CUDA {cuda}, which needs {oldest[0]}.{oldest[1]} or newer: torch would see no GPU"
 
 
 def check_compiler(answers: Surroundings) -> list[Finding]:

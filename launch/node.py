@@ -18,7 +18,7 @@ from launch.config.lock import lock_run
 from launch.config.run_dir import Attempt, RunDir, read_json, write_json
 from launch.failures import Failure
 from launch.members import Member
-from launch.node_checks import NodeFacts, check_node, look_at_node
+from launch.node_checks import NodeFacts, check_lookup, check_node, look_at_node, look_up
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,11 @@ def main(arguments: list[str]) -> int:
     facts = look_at_node(run.path)
     try:
         place = read_place(os.environ)
-        check_node(facts, plan)
+        check_node(facts, plan, (read_json(attempt.job) or {}).get("first_node"))
+        if warning := check_lookup(facts.host, place.master_address, look_up(place.master_address)):
+            print(f"warning: {warning}", file=sys.stderr)
         with ExitStack() as held:
-            beat = held.enter_context(lock_run(run)).beat if place.node == 0 else _no_beat
+            beat = held.enter_context(lock_run(run)).beat_or_refuse if place.node == 0 else _no_beat
             outcome = run_members(members(plan, place, run, attempt), attempt, "script" in plan, beat)
     except FullrankError as error:
         for problem in error.problems:
@@ -78,7 +80,8 @@ def members(plan: Mapping[str, Any], place: Place, run: RunDir, attempt: Attempt
     if place.num_nodes != nodes:
         raise ConfigError(Problem(f"the job has {place.num_nodes} nodes and the plan {nodes}", fix=f"sbatch --nodes={nodes}"))
     shared = dict(plan["environment"]) | {"FULLRANK_RUN_DIR": str(run.path), "FULLRANK_ATTEMPT": str(attempt.number), "PYTHONUNBUFFERED": "1"}
-    if nodes * processes > 1:
+    joins = "MASTER_ADDR" in shared  # several ranks, or an engine that shards, which needs a group for one rank too
+    if joins:
         shared |= {"MASTER_ADDR": place.master_address, "MASTER_PORT": place.master_port}
     folder = None
     if "script" in plan:
@@ -87,13 +90,13 @@ def members(plan: Mapping[str, Any], place: Place, run: RunDir, attempt: Attempt
         if newest := run.newest_checkpoint():
             shared["FULLRANK_RESUME_FROM"] = str(newest)
     return [
-        Member(rank, plan["command"], shared | _rank_place(rank, local, nodes * processes), attempt.rank_log(rank), on_terminal=False, folder=folder)
+        Member(rank, plan["command"], shared | _rank_place(rank, local, joins), attempt.rank_log(rank), on_terminal=False, folder=folder)
         for local, rank in enumerate(range(place.node * processes, (place.node + 1) * processes))
     ]
 
 
-def _rank_place(rank: int, local_rank: int, world_size: int) -> dict[str, str]:
-    return {"RANK": str(rank), "LOCAL_RANK": str(local_rank)} if world_size > 1 else {}
+def _rank_place(rank: int, local_rank: int, joins: bool) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(local_rank)} if joins else {}
 
 
 def _no_beat() -> None:

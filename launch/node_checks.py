@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from launch.config.errors import ConfigError, PreflightError, Problem
+from launch.machine import probe_torch_cuda
+from launch.machine_checks import NEWER_DRIVER, unfit_driver
 from launch.probe import count_gpus, probe_versions
+
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+SLOW_LOOKUP_S = 2.0
+"""A name server that does not know its own nodes costs each rank seconds at every start (torch looks its peers up)."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class NodeFacts:
     Args:
         cores: those this process may use (its affinity).
         clock_offset_s: what must be added to this node's clock to read the file server's; None: it cannot be written to.
+        driver: of NVIDIA's GPUs; None: there is none.
+        torch_cuda: the CUDA version that torch was built for; None: for the CPU, or no torch.
     """
 
     host: str
@@ -32,6 +41,8 @@ class NodeFacts:
     cores: tuple[int, ...]
     num_gpus: int
     clock_offset_s: float | None
+    driver: str | None = None
+    torch_cuda: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"cores": list(self.cores)}
@@ -47,7 +58,18 @@ def look_at_node(run: Path) -> NodeFacts:
         cores=tuple(sorted(os.sched_getaffinity(0))),
         num_gpus=count_gpus(),
         clock_offset_s=clock_offset(run),
+        driver=read_driver(),
+        torch_cuda=probe_torch_cuda(),
     )
+
+
+def read_driver() -> str | None:
+    """Returns the version of NVIDIA's driver, as the driver itself says it; None: it is not loaded."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", DRIVER_VERSION.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def clock_offset(folder: Path) -> float | None:
@@ -64,8 +86,21 @@ def clock_offset(folder: Path) -> float | None:
         return None
 
 
-def check_node(facts: NodeFacts, plan: Mapping[str, Any]) -> None:
+def look_up(name: str) -> float | None:
+    """Returns the seconds that looking up a host's address takes; None: nobody knows it."""
+    started = time.monotonic()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        return None
+    return time.monotonic() - started
+
+
+def check_node(facts: NodeFacts, plan: Mapping[str, Any], first: Mapping[str, Any] | None = None) -> None:
     """Refuses a node that cannot do its part.
+
+    Args:
+        first: facts of the job's first node; None: nobody looked at it.
 
     Raises:
         PreflightError, ConfigError: with every problem at once.
@@ -80,11 +115,39 @@ def check_node(facts: NodeFacts, plan: Mapping[str, Any]) -> None:
     if plan["device"] == "cuda" and facts.num_gpus < processes:
         what = f"{processes} GPUs are needed on each node and {facts.num_gpus} are visible"
         problems.append(Problem(what, facts.host, fix="gpus_per_node in the cluster file; nvidia-smi on the node shows whether its driver is loaded"))
+    if plan["device"] == "cuda" and (unfit := unfit_driver(facts.driver, facts.torch_cuda)):
+        problems.append(
+            Problem(unfit, facts.host, fix=f"{NEWER_DRIVER}; or keep off the node: sbatch: {{exclude: {facts.host}}} in the cluster file")
+        )
     if len(facts.cores) < processes:
         what = f"{processes} processes share {len(facts.cores)} core{'s' if len(facts.cores) > 1 else ''} (affinity {list(facts.cores)})"
         problems.append(Problem(what, facts.host, fix="cpus_per_node in the cluster file"))
+    different = differing([first, facts.as_dict()]) if first else []
+    if different:
+        fix = "one environment that every node sees, as python in the cluster file"
+        problems.append(Problem(f"not what the job's first node has: {'; '.join(different)}", facts.host, fix=fix))
     if problems:
         raise PreflightError(*problems)
+
+
+def check_lookup(host: str, name: str, seconds: float | None) -> str | None:
+    """Returns a warning about a name that takes long to look up.
+
+    Args:
+        host: where it was looked up.
+        seconds: what `look_up` returned.
+
+    Raises:
+        PreflightError: nobody knows it, so that no rank here could meet the others.
+    """
+    if seconds is None:
+        what = f"the address of {name}, the job's first node, cannot be looked up"
+        raise PreflightError(Problem(what, host, fix=f"getent hosts {name} on the node shows what it knows; the site has to mend its names"))
+    if seconds < SLOW_LOOKUP_S:
+        return None
+    return (
+        f"looking up {name} took {seconds:.0f} s on {host}, and every rank does so; RES_OPTIONS='timeout:1 attempts:1' under environment shortens it"
+    )
 
 
 def differing(reports: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -108,15 +108,15 @@ exit "$first"
 
 def launch_argv(plan: LaunchPlan, run_dir: bool = True) -> list[str]:
     """Returns the command of one rank (direct), or of the stock launcher that starts them."""
-    program = _program(plan, run_dir)
+    words = program(plan, run_dir)
     if plan.launcher == "direct":
-        return [plan.python, *(["-P"] if program[0] == "-m" else []), *program]
-    if plan.launcher == "deepspeed" and program[0] == "-m":
-        program[0] = "--module"
-    return [plan.python, "-P", "-m", *_launcher_arguments(plan), *program]
+        return [plan.python, *(["-P"] if words[0] == "-m" else []), *words]
+    if plan.launcher == "deepspeed" and words[0] == "-m":
+        words[0] = "--module"
+    return [plan.python, "-P", "-m", *_launcher_arguments(plan), *words]
 
 
-def _program(plan: LaunchPlan, run_dir: bool) -> list[str]:
+def program(plan: LaunchPlan, run_dir: bool = True) -> list[str]:
     """Returns the program of one rank, as python, torchrun and accelerate launch take it."""
     if isinstance(plan, ScriptPlan):
         return [str(plan.script), *plan.arguments]

@@ -15,7 +15,7 @@ from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.load import shipped_configs
 from launch.plan_script import ScriptPlan
 from launch.plan_slurm import WAIT_S, SlurmJob, directives
-from launch.render import MODULE
+from launch.render import launch_environment, program
 
 
 class Code(str):
@@ -87,10 +87,12 @@ def template_values(job: SlurmJob) -> dict[str, Any]:
         "srun_options": _srun_options(cluster.container),
         "in_container": _in_container(cluster.container, cluster.gpus_per_node > 0),
         "threads_per_rank": plan.num_threads,
+        "launch_environment": launch_environment(plan),
         "wait_s": WAIT_S,
         "port": plan.port,
         "requeues": job.requeues,
         "stock_arguments": _stock_arguments(job),
+        "is_script": isinstance(plan, ScriptPlan),
         "folder": str(plan.folder) if isinstance(plan, ScriptPlan) else None,
     }
 
@@ -150,10 +152,7 @@ def _stock_arguments(job: SlurmJob) -> list[str]:
     """Returns what `accelerate launch` is told, but for what only a node knows."""
     plan = job.plan
     counts = ["--num_machines", str(plan.nodes), "--num_processes", str(plan.world_size)]
-    head = ["--config_file", str(plan.attempt.accelerate), *counts]
-    if isinstance(plan, ScriptPlan):
-        return [*head, str(plan.script), *plan.arguments]
-    return [*head, "-m", MODULE, "--config", str(plan.run.resolved), "--strategy", str(plan.attempt.accelerate), "--run-dir", str(plan.run.path)]
+    return ["--config_file", str(plan.attempt.accelerate), *counts, *program(plan)]
 
 
 def _srun_options(container: Container | None) -> list[str]:

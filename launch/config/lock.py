@@ -43,6 +43,20 @@ class RunLock:
         with contextlib.suppress(OSError):
             os.utime(self.descriptor)
 
+    def beat_or_refuse(self) -> None:
+        """Shows that this process lives.
+
+        Raises:
+            StateError: another job has taken the run over, because this node had been given up for lost.
+        """
+        self.beat()
+        try:
+            is_there = os.fstat(self.descriptor).st_nlink > 0
+        except OSError:  # removed by another client of a network file system
+            is_there = False
+        if not is_there:
+            raise StateError(Problem("another job has taken the run over: this node was given up for lost", where=socket.gethostname()))
+
     def beat_in_background(self) -> Self:
         """Beats from a thread as long as this process lives, whatever it is busy with."""
         threading.Thread(target=self._beat_forever, name="lock", daemon=True).start()
