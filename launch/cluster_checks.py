@@ -82,7 +82,7 @@ def run_cluster_checks(job: SlurmJob, loaded: LoadedCluster, probe: Probe, site:
     return own + [Result(name, tuple(check(submission)), is_input=False) for name, check in CHECKS.items()]
 
 
-def cluster_warnings(job: SlurmJob, site: Site | None, save_seconds: float | None = None) -> list[str]:
+def cluster_warnings(job: SlurmJob, site: Site | None) -> list[str]:
     """Returns what may hurt and does not keep the job from starting."""
     plan, partition, warnings = job.plan, job.cluster.partition, []
     if plan.nodes > 1 and str(plan.run.path).startswith(_NODE_LOCAL):
@@ -91,12 +91,13 @@ def cluster_warnings(job: SlurmJob, site: Site | None, save_seconds: float | Non
     if site is None:
         return warnings
     mode, grace_s = site.preempt_mode(partition), site.grace_s(partition)
-    if mode == "CANCEL" and not job.requeues:
-        warnings.append(
-            f"preemption cancels jobs in this partition, and nothing starts this one again: --chain N, or fullrank resume {plan.run.run_id}"
-        )
-    if mode in ("CANCEL", "REQUEUE") and save_seconds is not None and save_seconds > grace_s / 2:
-        warnings.append(f"a save took {save_seconds:.0f} s, and a preempted job is killed after {grace_s} s: a smaller checkpoint.every loses less")
+    if job.restart.reason:
+        warnings.append(job.restart.reason)
+    if mode == "CANCEL" and job.restart.links == 1:
+        after = f"one that saves within {grace_s} s puts itself back" if job.restart.requeues else "nothing starts this one again"
+        warnings.append(f"preemption cancels jobs in this partition, and {after}: --chain N, or fullrank resume {plan.run.run_id}")
+    if mode in ("CANCEL", "REQUEUE") and job.save and job.save.seconds > grace_s / 2:
+        warnings.append(f"{job.save.origin}, and a preempted job is killed after {grace_s} s: a smaller checkpoint.every loses less")
     return warnings
 
 
@@ -343,7 +344,7 @@ def check_port(asked: Submission) -> list[Problem]:
 
 
 def check_stopping(asked: Submission) -> list[Problem]:
-    if asked.job.cluster.when_stopped != "chain" or asked.job.chain > 1:
+    if asked.job.cluster.when_stopped != "chain" or asked.job.restart.links > 1 or asked.job.is_array:
         return []
     return [asked.problem("when_stopped", "chain, but the job is to be a single one", fix="--chain N, for N jobs one after another")]
 

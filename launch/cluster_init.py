@@ -43,9 +43,9 @@ def draft_cluster(site: Site, partition: str | None, name: str) -> tuple[str, li
         lines.append("time_limit: 1-00:00:00")
         notes.append("guessed: a time limit of a day (the partition has none)")
     mode = site.preempt_mode(chosen.name)
-    lines.append(f"when_stopped: requeue  # PreemptMode here: {mode}")
+    lines.append(f"when_stopped: auto  # PreemptMode here: {mode}")
     if mode == "CANCEL":
-        notes.append(f"preemption cancels jobs here: one that saves within {site.grace_s(chosen.name)} s puts itself back; else --chain N")
+        notes.append("preemption cancels jobs here: a training is submitted as a chain of jobs (--chain N)")
     lines += [
         "# run_root: /shared/runs  # a folder that every node sees",
         "# cache: /shared/cache",

@@ -15,6 +15,7 @@ from launch.config.lock import HEARTBEAT_S
 from launch.config.run_dir import Attempt, RunDir, create_attempt, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
+from launch.jobs import job_ids
 from launch.node_checks import differing, look_at_node
 from launch.probe import free_port
 from launch.runs import read_attempts
@@ -87,7 +88,7 @@ def _forget_lock(run: RunDir, status: dict[str, Any]) -> None:
     holder = read_json(run.lock) or {}
     job, host = holder.get("job_id"), holder.get("host")
     is_over = status["state"] in ("pending", "requeued", "stopped")
-    if job is None or not (is_over or job in (status.get("job_ids") or ())):
+    if job is None or not (is_over or job in job_ids(run, status)):
         return
     run.lock.unlink(missing_ok=True)
     if not is_over and host != os.uname().nodename:  # a node given up for lost may still train, and sees at its next heartbeat that it is not to
@@ -113,7 +114,10 @@ def next_attempt(run: RunDir) -> Attempt:
 
 
 def end(attempt: Attempt, code: int) -> int:
-    """Settles how the attempt ended, writes its first failure, prints `requeue` if the job is to come back, and returns the job's exit code."""
+    """Settles how the attempt ended, writes its first failure, and returns the job's exit code.
+
+    Prints what the script is to do then: `requeue` the job, or `cancel` the rest of its chain, which has nothing left to do.
+    """
     run = RunDir(attempt.path.parent.parent)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
     status: dict[str, Any] = read_json(run.status) or {}
@@ -128,17 +132,27 @@ def end(attempt: Attempt, code: int) -> int:
         write_json(attempt.failure, ending.failure.as_dict())
         print(render_failure(ending.failure, _log(attempt, ending.failure), ending.num_others), file=sys.stderr)
     again = may_start_again(ending.state, ending.cause, *read_attempts(run))
-    comes_back = again.is_allowed and bool(status.get("requeues"))
+    links = later_links(run, _job_id())
+    requeues = again.is_allowed and bool(status.get("requeues"))
+    comes_back = requeues or (again.is_allowed and bool(links))
     state = "requeued" if comes_back else ending.state
     update_status(run, state=state, cause=ending.cause, message=ending.message, ended=time.time())
     print(_sentence(ending, comes_back, run), file=sys.stderr)
     if ending.state == "stopped" and not again.is_allowed:
         print(f"not started again: {again.reason}", file=sys.stderr)
-    if comes_back:
+    if requeues:
         print("requeue")
+    elif links and not comes_back:
+        print("cancel", *links)
     if ending.state != "failed":
         return EXIT_DONE
     return EXIT_CONFIG if ending.failure and ending.failure.kind == "configuration" else EXIT_FAILED
+
+
+def later_links(run: RunDir, job_id: str | None) -> list[str]:
+    """Returns the jobs of a chain that wait behind this one."""
+    ids = job_ids(run, {})
+    return ids[ids.index(job_id) + 1 :] if job_id in ids else []
 
 
 def _sentence(ending: Ending, comes_back: bool, run: RunDir) -> str:

@@ -54,13 +54,12 @@ class Jobs:
     def standing(self, run: RunDir, status: Mapping[str, Any]) -> Standing:
         """Returns how a run of Slurm's is now."""
         state: State = status["state"]
-        is_over = state not in IN_QUEUE
-        if is_over and not (state == "stopped" and status.get("requeues")):
+        is_over, ids = state not in IN_QUEUE, job_ids(run, status) if state in (*IN_QUEUE, "stopped") else []
+        if is_over and not (state == "stopped" and (status.get("requeues") or len(ids) > 1)):
             return Standing(state, status.get("cause"))
         queue = self.queue
         if isinstance(queue, str):
             return Standing(state, status.get("cause"), None if is_over else f"as it said last: {queue}")
-        ids = [job for job in (status.get("job_id"), *(status.get("job_ids") or ())) if job]
         queued = [queue[job] for job in ids if job in queue]
         for job in queued:
             if job.state not in JOB_STATES:
@@ -74,6 +73,15 @@ class Jobs:
         accounting = self.accounting or {}
         known = next((accounting[job] for job in reversed(ids) if job in accounting), None)
         return judge_gone(status, known, job_words(run, ids))
+
+
+def job_ids(run: RunDir, status: Mapping[str, Any]) -> list[str]:
+    """Returns the jobs that were submitted for a run, the newest last."""
+    try:
+        submitted = run.job_ids.read_text(encoding="utf-8").split()
+    except OSError:
+        submitted = []
+    return list(dict.fromkeys([*submitted, *([status["job_id"]] if status.get("job_id") else [])]))
 
 
 def judge_queued(status: Mapping[str, Any], job: Queued) -> Standing:
@@ -113,8 +121,11 @@ def judge_gone(status: Mapping[str, Any], job: Accounted | None, words: str | No
     if job.ended == "out_of_memory":
         return Standing("failed", None, f"killed for memory on {job.node_list}: a larger memory_gib_per_node, or fewer data.num_workers{said}")
     code = f" (exit code {job.exit_code})" if job.exit_code else ""
+    if status.get("tells_its_end") is False:  # a script under the stock form: nobody but Slurm knows
+        return Standing("completed") if job.ended == "completed" else Standing("failed", None, f"the job ended{code}{said}")
     if status["state"] == "pending" and job.ended != "completed":
-        return Standing("failed", None, f"the job ended{code} before training began{said}")
+        no_log = f"; it wrote no log: {job.node_list or 'its node'} may not see the run directory (run_root in the cluster file)"
+        return Standing("failed", None, f"the job ended{code} before training began{said or no_log}")
     ended = "ended" if job.ended == "completed" else f"failed{code}"
     return Standing("lost", None, f"its job {ended} without a word of the training{said}")
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from launch.config.cluster import Cluster, parse_time_limit
 from launch.plan import LaunchPlan
 from launch.probe import Machine
+from launch.restarts import Restart
+from launch.save_time import SaveTime
 
 DEFAULT_WARNING_S = 300
 """Before anything was measured: time for a save of a large model to a busy file system."""
 
 SHORTEST_WARNING_S = 120
 """Slurm looks at time limits about once a minute (sbatch(1), --signal), so that a warning may come a minute late."""
+
+_LONGEST_WARNING_S = 65535  # sbatch(1), --signal
 
 WAIT_S = 1800
 """srun --wait: how long nodes may take to follow the first that is done; a slow node may still be saving."""
@@ -25,7 +29,6 @@ class JobOptions:
 
     Args:
         array_limit: how many tasks of an array may run at a time.
-        save_seconds: the longest save that an earlier attempt measured.
         chain: links of a chain of jobs.
     """
 
@@ -33,8 +36,7 @@ class JobOptions:
     time_limit: str | None = None
     partition: str | None = None
     array_limit: int | None = None
-    save_seconds: float | None = None
-    chain: int = 1
+    chain: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class SlurmJob:
         home: where the script, its job logs and the code lie: the run directory, or the sweep's.
         host_python: what runs beside the training on the job's first node, outside of a container.
         warning_s: seconds before the time limit at which the training is told to save.
-        requeues: whether the job puts itself into the queue again after an agreed stop.
+        restart: how the training goes on after an agreed stop.
+        save: how long a checkpoint takes; None: not known.
     """
 
     plan: LaunchPlan
@@ -56,9 +59,9 @@ class SlurmJob:
     home: Path
     host_python: str
     warning_s: int
-    requeues: bool
+    restart: Restart
+    save: SaveTime | None = None
     array_limit: int | None = None
-    chain: int = 1
 
     @property
     def is_array(self) -> bool:
@@ -94,7 +97,14 @@ def node_machine(cluster: Cluster, name: str, here: Machine) -> Machine:
 
 
 def plan_job(
-    plan: LaunchPlan, cluster: Cluster, options: JobOptions, host_python: str, requeues: bool, runs: tuple[Path, ...] = (), home: Path | None = None
+    plan: LaunchPlan,
+    cluster: Cluster,
+    options: JobOptions,
+    host_python: str,
+    restart: Restart,
+    save: SaveTime | None = None,
+    runs: tuple[Path, ...] = (),
+    home: Path | None = None,
 ) -> SlurmJob:
     """Returns the job that starts a plan, or an array of them.
 
@@ -107,21 +117,22 @@ def plan_job(
         runs=runs or (plan.run.path,),
         home=home or plan.run.path,
         host_python=host_python if cluster.container else plan.python,
-        warning_s=warning_time(cluster, options.save_seconds),
-        requeues=requeues and options.chain == 1,
+        warning_s=warning_time(cluster, save),
+        restart=restart,
+        save=save,
         array_limit=options.array_limit,
-        chain=options.chain,
     )
 
 
-def warning_time(cluster: Cluster, save_seconds: float | None) -> int:
-    """Returns the seconds before the time limit at which to warn: twice the longest save measured, a step, and Slurm's own minute.
+def warning_time(cluster: Cluster, save: SaveTime | None) -> int:
+    """Returns the seconds before the time limit at which to warn: twice the longest save, a step, and Slurm's own minute.
 
-    Never more than half of the time there is.
+    Never less than the default on the word of an estimate, and never more than half of the time there is.
     """
     if cluster.warning_s is not None:
         return cluster.warning_s
-    wanted = DEFAULT_WARNING_S if save_seconds is None else max(SHORTEST_WARNING_S, int(2 * save_seconds) + 90)
+    least = SHORTEST_WARNING_S if save and save.is_measured else DEFAULT_WARNING_S
+    wanted = min(_LONGEST_WARNING_S, max(least, int(2 * save.seconds) + 90)) if save else DEFAULT_WARNING_S
     limit_s = parse_time_limit(cluster.time_limit) * 60 if cluster.time_limit else None
     return min(wanted, limit_s // 2) if limit_s else wanted
 
@@ -145,7 +156,7 @@ def directives(job: SlurmJob) -> list[tuple[str, str | None]]:
         ("output", _pattern(log)),
         ("open-mode", "append"),
         ("signal", f"B:USR2@{job.warning_s}"),
-        ("requeue" if job.requeues else "no-requeue", None),
+        ("requeue" if job.restart.requeues else "no-requeue", None),
         *cluster.sbatch.items(),
     ]
     return options

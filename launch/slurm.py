@@ -31,8 +31,17 @@ from launch.slurm_text import (
 
 _TIMEOUT_S = 30
 _TRIES = 3
-_TRANSIENT = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Connection timed out", "Zero Bytes were transmitted")
-"""Slurm's words when its controller is busy or restarting: worth another try."""
+_NO_ANSWER = "no answer within"
+_TRANSIENT = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Connection timed out",
+    "Zero Bytes were transmitted",
+    "Resource temporarily unavailable",
+    _NO_ANSWER,
+)
+"""Slurm's words, and ours, when its controller is busy or restarting: worth another try."""
 
 _KEPT = frozenset(("SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"))
 """Variables that say where the cluster is and what a person's own defaults are (submitit#1814)."""
@@ -153,18 +162,30 @@ def try_script(script: str, folder: Path, options: Sequence[str] = ()) -> str:
 
 
 def submit_script(path: Path, folder: Path, options: Sequence[str] = ()) -> str:
-    """Submits a script and returns its job id. Never tried twice: a lost answer may hide a job that is queued.
+    """Submits a script and returns its job id. Never tried twice: where the answer is lost, the queue tells whether the job is in it.
 
     Raises:
         SlurmError: it was refused.
     """
-    answer = _run(["sbatch", "--parsable", *options, str(path)], folder=folder, tries=1)
+    before = _jobs_of_script(path) if options else frozenset()  # a later link of a chain has the script of those before it
+    try:
+        answer = _run(["sbatch", "--parsable", *options, str(path)], folder=folder, tries=1)
+    except SlurmError as error:
+        if not is_transient(error.problems[0].what) or not (found := _jobs_of_script(path) - before):
+            raise
+        return max(found, key=int)
     job_id = parse_job_id(answer.stdout)
     if job_id is None:
         raise SlurmError(
             Problem(f"sbatch did not say a job id: {answer.stdout.strip() or answer.stderr.strip()!r}", fix="squeue shows whether it is queued")
         )
     return job_id
+
+
+def _jobs_of_script(path: Path) -> frozenset[str]:
+    """Returns this person's jobs in the queue that were made of a script."""
+    rows = (line.partition("|") for line in ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%A|%o").splitlines())
+    return frozenset(job_id for job_id, _, command in rows if command == str(path))
 
 
 def cancel_job(job_id: str, waiting_only: bool = False) -> None:
@@ -221,16 +242,21 @@ def _run(argv: Sequence[str], stdin: str | None = None, folder: Path | None = No
                 timeout=_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
-            said = f"no answer within {_TIMEOUT_S} s"
+            said = f"{_NO_ANSWER} {_TIMEOUT_S} s"
             continue
         except FileNotFoundError as error:
             raise PreflightError(Problem(f"{argv[0]} is not on this machine", fix="log in to the cluster's login node first")) from error
         if ended.returncode == 0:
             return ended
         said = ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}"
-        if not any(words in said for words in _TRANSIENT):
+        if not is_transient(said):
             break
     raise SlurmError(Problem(f"{argv[0]}: {said}", fix=advice(said)))
+
+
+def is_transient(said: str) -> bool:
+    """Returns whether Slurm's controller was only busy or away when it said so."""
+    return any(words in said for words in _TRANSIENT)
 
 
 _ADVICE = {

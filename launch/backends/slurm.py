@@ -25,7 +25,7 @@ from launch.plan_slurm import SlurmJob
 from launch.probe import Probe
 from launch.render import render_attempt, render_files
 from launch.render_slurm import render_sbatch, shipped_templates
-from launch.slurm import submit_script, try_script
+from launch.slurm import cancel_job, submit_script, try_script
 from launch.sweeps import describe_sweep
 
 _NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", "configs", "slurm")
@@ -39,7 +39,7 @@ class Submitted:
     job_ids: tuple[str, ...]
 
 
-def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
+def submit(job: SlurmJob, probe: Probe) -> Submitted:
     """Asks the cluster whether it would take the job, writes the run directory, and submits.
 
     Raises:
@@ -51,7 +51,7 @@ def submit(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
     run = create_run_dir(job.plan.run.path.parent, job.plan.name, job.plan.run.path)
     try:
         _fill_run(run, job, asked, probe)
-        return _submit(job, chain)
+        return _submit(job)
     except BaseException:
         if not run.attempt(1).job.exists():  # nothing has trained in it
             shutil.rmtree(run.path, ignore_errors=True)
@@ -79,7 +79,7 @@ def _fill_run(run: RunDir, job: SlurmJob, asked: LaunchPlan, probe: Probe) -> No
         write_packages(run.code / "fullrank")
 
 
-def resume(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
+def resume(job: SlurmJob, probe: Probe) -> Submitted:
     """Submits the next attempt of a run that is there, with the code it was submitted with.
 
     Raises:
@@ -98,20 +98,27 @@ def resume(job: SlurmJob, probe: Probe, chain: int = 1) -> Submitted:
         job = replace(job, plan=replace(job.plan, attempt=attempt))
         for name, text in render_attempt(job.plan, probe).items():
             write_atomic(attempt.path / name, text)
-    return _submit(job, chain)
+    return _submit(job)
 
 
-def _submit(job: SlurmJob, chain: int) -> Submitted:
+def _submit(job: SlurmJob) -> Submitted:
     """Writes the script and the status, and submits; a later link of a chain waits for the one before it, however that ends."""
     run, plan = job.plan.run, job.plan
     job.job_logs.mkdir(exist_ok=True)
     write_atomic(job.script, render_sbatch(job))
     _write_pending(job)
     ids: list[str] = []
-    for _ in range(chain):
-        ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
+    try:
+        for _ in range(job.restart.links):
+            ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
+            with run.job_ids.open("a", encoding="utf-8") as file:
+                file.write(f"{ids[-1]}\n")
+    except BaseException:
+        for job_id in ids:  # half a chain is none
+            cancel_job(job_id)
+        raise
     if not plan.attempt.job.exists():  # else the job runs already, and has said so itself
-        update_status(run, job_id=ids[0], job_ids=ids)
+        update_status(run, job_id=ids[0])
     return Submitted(job, tuple(ids))
 
 
@@ -132,7 +139,8 @@ def _write_pending(job: SlurmJob) -> None:
         agent=None,
         world_size=plan.world_size,
         total_steps=plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None,
-        requeues=job.requeues,
+        requeues=job.restart.requeues,
+        tells_its_end=not (plan.launcher == "accelerate" and isinstance(plan, ScriptPlan)),
         submitted=time.time(),
         started=None,
         ended=None,

@@ -16,6 +16,7 @@ from launch.config.yaml_files import Document
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job
 from launch.probe import Probe, probe_machine
 from launch.render_slurm import render_sbatch
+from launch.restarts import Restart
 
 
 def plan_allocated(
@@ -44,7 +45,7 @@ def plan_allocated(
     name, here = f"allocation {allocation.job_id}", probe_machine()
     machine = node_machine(cluster, name, here)
     plan, probe = plan_target(target, strategy, nodes or allocation.nodes, processes_per_node, launcher, run_dir, run_root, machine=machine)
-    job = plan_job(plan, cluster, JobOptions(), here.python, requeues=False)
+    job = plan_job(plan, cluster, JobOptions(), here.python, Restart(requeues=False))
     cluster_preflight(job, LoadedCluster(cluster, Document({}, Path(name))), probe, site=None)
     return job, probe
 

@@ -15,7 +15,7 @@ import typer
 from launch.cli.options import Json, RunName, RunRoot, chosen_run, default_run_root
 from launch.config.errors import Problem, StateError
 from launch.config.run_dir import RunDir, read_json, update_status, write_atomic
-from launch.jobs import Jobs
+from launch.jobs import Jobs, job_ids
 from launch.runs import ALIVE, RunState, read_run
 from launch.slurm import cancel_job, forbid_requeue
 from launch.sweeps import Sweep, find_sweep
@@ -68,7 +68,7 @@ def _cancel_sweep(sweep: Sweep, now: bool) -> None:
 
 def _cancel_job(run: RunDir, state: RunState, now: bool, wait_s: float) -> RunState:
     """A job that waits is taken from the queue; one that trains is asked to save, and ends by itself."""
-    jobs = [job for job in dict.fromkeys([state.status.get("job_id"), *(state.status.get("job_ids") or ())]) if job]
+    jobs = job_ids(run, state.status)
     for job in jobs:
         forbid_requeue(job)  # also if Slurm preempts it while it saves
     if not now and state.state in ("running", "stopping"):

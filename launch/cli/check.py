@@ -39,6 +39,8 @@ from launch.plan_experiment import ExperimentPlan
 from launch.plan_slurm import JobOptions, node_machine, plan_job
 from launch.preflight import run_checks
 from launch.probe import ExperimentProbe, missing_training_packages, probe_machine
+from launch.restarts import choose_restart
+from launch.save_time import find_save_time
 from launch.slurm import ask_site, has_slurm
 
 OWN_CODE_TIMEOUT_S = 120
@@ -132,7 +134,8 @@ def check_on_cluster(
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
     machine = node_machine(loaded.cluster, loaded.name, here)
     plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
-    job = plan_job(plan, loaded.cluster, JobOptions(), here.python, loaded.cluster.when_stopped in ("auto", "requeue"))
+    restart = choose_restart(loaded.cluster, None, site)
+    job = plan_job(plan, loaded.cluster, JobOptions(), here.python, restart, find_save_time(plan))
     findings, code = [Finding("plan", "ok", plan_headline(plan))], EXIT_DONE
     for result in run_cluster_checks(job, loaded, probe, site):
         findings += from_problems(result.name, result.problems, result.when_fine)

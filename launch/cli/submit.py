@@ -34,14 +34,16 @@ from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import ConfigError, Problem
 from launch.config.load import load_experiment
-from launch.config.run_dir import RunDir, new_run_id, read_json
+from launch.config.run_dir import RunDir, new_run_id
 from launch.config.strategy import load_strategy
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
 from launch.render_slurm import render_sbatch
+from launch.restarts import choose_restart
 from launch.runs import check_resumable
+from launch.save_time import find_save_time
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
 from launch.sweeps import combine
 
@@ -61,7 +63,9 @@ def submit(
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Runs with N seeds, as one array job.")] = None,
     grid: Annotated[list[str] | None, typer.Option("--grid", metavar="KEY=V,V", help="A run for each value; several grids: each with each.")] = None,
     at_most: Annotated[int | None, typer.Option("--at-most", min=1, metavar="N", help="Tasks of the array that run at a time.")] = None,
-    chain: Annotated[int, typer.Option("--chain", min=1, metavar="N", help="Jobs one after another, each going on where the last stopped.")] = 1,
+    chain: Annotated[
+        int | None, typer.Option("--chain", min=1, metavar="N", help="Jobs one after another, each going on where the last stopped.")
+    ] = None,
     launcher: LauncherName = "direct",
     run_dir: RunDirectory = None,
     run_root: RunRoot = None,
@@ -86,11 +90,9 @@ def submit(
     if dry_run:
         print(render_sbatch(backend.snapshot_paths(job)), end="")
         return
-    for warning in plan.warnings:
+    for warning in [*plan.warnings, *cluster_warnings(job, site)]:
         print(f"warning: {warning}", file=sys.stderr)
-    for warning in cluster_warnings(job, site):
-        print(f"warning: {warning}", file=sys.stderr)
-    submitted = backend.submit(job, probe, chain)
+    submitted = backend.submit(job, probe)
     announce(submitted, as_json)
     if follow:
         from launch.cli.logs import logs
@@ -141,7 +143,7 @@ def submit_many(
     """
     unfit = {
         "--script": many.target.script is not None,
-        "--chain": options.chain > 1,
+        "--chain": options.chain is not None and options.chain > 1,
         "--run-dir": run_dir is not None,
         "--launcher accelerate": many.launcher != "direct",
     }
@@ -187,12 +189,11 @@ def submit_again(
     machine = node_machine(loaded.cluster, run.run_id, here)
     plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
     check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
-    save_seconds = ((read_json(run.status) or {}).get("checkpoint") or {}).get("seconds")
-    job = make_job(plan, probe, loaded, JobOptions(save_seconds=save_seconds), here.python, site)
+    job = make_job(plan, probe, loaded, JobOptions(), here.python, site)
     if dry_run:
         print(render_sbatch(backend.snapshot_paths(job)), end="")
         return
-    for warning in [*plan.warnings, *cluster_warnings(job, site, save_seconds)]:
+    for warning in [*plan.warnings, *cluster_warnings(job, site)]:
         print(f"warning: {warning}", file=sys.stderr)
     announce(backend.resume(job, probe), as_json)
 
@@ -215,8 +216,8 @@ def make_job(
     if plan.launcher not in ("direct", "accelerate"):
         what = f"{plan.launcher!r} is for one machine"
         raise ConfigError(Problem(what, key="--launcher", allowed="direct (one agent a node), accelerate (srun and accelerate launch alone)"))
-    requeues = loaded.cluster.when_stopped in ("auto", "requeue")
-    job = plan_job(plan, loaded.cluster, options, host_python, requeues, runs, home)
+    restart = choose_restart(loaded.cluster, options.chain, site, is_array=bool(runs))
+    job = plan_job(plan, loaded.cluster, options, host_python, restart, find_save_time(plan), runs, home)
     cluster_preflight(job, loaded, probe, site)
     return job
 
@@ -234,5 +235,13 @@ def announce(submitted: backend.Submitted, as_json: bool) -> None:
     nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''} x {plan.processes_per_node}"
     print(f"{plan_headline(plan)} ({nodes})", file=sys.stderr)
     print(f"job {' -> '.join(ids)}  {plan.run.path}")
+    print(f"  {describe_warning(submitted.job)}", file=sys.stderr)
     for words in (f"logs -f {plan.run.run_id}", f"status {plan.run.run_id}", f"cancel {plan.run.run_id}"):
         print(f"  fullrank {words}", file=sys.stderr)
+
+
+def describe_warning(job: SlurmJob) -> str:
+    """Returns when the training is told to save, and where that comes from."""
+    why = "warning_s in the cluster file" if job.cluster.warning_s is not None else job.save.origin if job.save else "no save was measured yet"
+    limit = f"its time limit of {job.cluster.time_limit}" if job.cluster.time_limit else "its time limit"
+    return f"saves and stops {job.warning_s} s before {limit} ({why})"

@@ -101,7 +101,8 @@ class Cluster(Section):
     wandb_mode: Literal["online", "offline", "disabled"] | None = Field(None, description="W&B on the compute nodes. null: as the experiment says.")
     has_internet: bool = Field(True, description="Whether compute nodes reach the internet (the hub, W&B).")
     when_stopped: Literal["auto", "requeue", "chain", "nothing"] = Field(
-        "auto", description="After a preemption or the time limit. auto: requeue, or chain where the cluster forbids that; chain needs --chain N."
+        "auto",
+        description="After a preemption or the time limit. auto: requeue, or a chain where preemption cancels jobs (--chain N: how many).",
     )
     warning_s: Annotated[int, Field(ge=60)] | None = Field(
         None, description="Seconds before the time limit at which the training is told to save. null: from the measured save time."

@@ -209,6 +209,11 @@ class RunDir:
         return self.path / "jobs"
 
     @property
+    def job_ids(self) -> Path:
+        """Ids of the Slurm jobs submitted for this run, one a line, the newest last; the tasks of an array have none."""
+        return self.path / "job_ids.txt"
+
+    @property
     def attempts(self) -> Path:
         return self.path / "attempts"
 

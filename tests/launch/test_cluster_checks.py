@@ -14,6 +14,8 @@ from launch.config.cluster import LoadedCluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, FullrankError
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.render_slurm import render_sbatch
+from launch.restarts import Restart, choose_restart
+from launch.save_time import SaveTime
 from tests.launch.test_slurm_text import recorded_site
 
 NOTHING_SAID = JobOptions()
@@ -40,7 +42,8 @@ def make_job(write_cluster, make_plan, make_probe, monkeypatch) -> Callable[...,
         loaded = LoadedCluster(with_options(loaded.cluster, options), loaded.document)
         probe = make_probe(machine=node_machine(loaded.cluster, "site", make_probe().machine))
         plan = make_plan(*overrides, probe=probe, **plan_options)
-        return plan_job(plan, loaded.cluster, options, "/env/bin/python", requeues=True), loaded, probe
+        restart = choose_restart(loaded.cluster, options.chain, recorded_site())
+        return plan_job(plan, loaded.cluster, options, "/env/bin/python", restart), loaded, probe
 
     return make
 
@@ -72,7 +75,7 @@ AGAINST_THE_SITE = {
     "an image that is not there": ({"container": "{kind: apptainer, image: /no.sif}", "python": "/usr/bin/python3"}, {}, "there is no /no.sif"),
     "a mount that is not there": ({"container": "{kind: pyxis, image: a, mounts: ['/nowhere:/x']}", "python": "/p"}, {}, "no /nowhere to mount"),
     "a hub name on nodes without a network": ({"has_internet": "false"}, {}, "do not reach the internet"),
-    "a chain of one": ({"when_stopped": "chain"}, {}, "to be a single one"),
+    "a chain of one": ({"when_stopped": "chain"}, {"options": JobOptions(chain=1)}, "to be a single one"),
     "a cache that is a file": ({"cache": "/etc/hostname"}, {}, "no folder that can be written"),
 }
 
@@ -146,7 +149,7 @@ def test_shipped_clusters_render(name, make_plan, make_probe):
     assert name in cluster_names()
     loaded = load_cluster(name)
     probe = make_probe(machine=node_machine(loaded.cluster, name, make_probe().machine))
-    job = plan_job(make_plan(probe=probe, nodes=2), loaded.cluster, JobOptions(), "/env/bin/python", requeues=True)
+    job = plan_job(make_plan(probe=probe, nodes=2), loaded.cluster, JobOptions(), "/env/bin/python", Restart(True))
     assert "#SBATCH --nodes=2\n" in render_sbatch(job)
 
 
@@ -158,4 +161,6 @@ def test_variables_that_hurt_are_named(make_job, monkeypatch):
 
 def test_a_save_longer_than_the_grace_time_is_told(make_job):
     job, _, _ = make_job({})
-    assert any("a save took 40 s" in warning for warning in cluster_warnings(job, recorded_site(), save_seconds=40))
+    job = replace(job, save=SaveTime(40.0, True, "a save took 40.0 s in an-earlier-run"))
+    told = "a save took 40.0 s in an-earlier-run, and a preempted job is killed after 30 s: a smaller checkpoint.every loses less"
+    assert told in cluster_warnings(job, recorded_site())

@@ -35,7 +35,7 @@ def test_the_partition_with_most_gpus_is_chosen(tmp_path):
 
 def test_a_partition_that_cancels_is_told():
     _, notes = draft_cluster(recorded_site(), "cancelling", "mysite")
-    assert "preemption cancels jobs here: one that saves within 60 s puts itself back; else --chain N" in notes
+    assert "preemption cancels jobs here: a training is submitted as a chain of jobs (--chain N)" in notes
 
 
 def test_an_unknown_partition_names_the_nearest():

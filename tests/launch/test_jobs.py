@@ -8,7 +8,7 @@ import pytest
 
 from launch.config.errors import Problem
 from launch.config.run_dir import RunDir
-from launch.jobs import Jobs, Standing, judge_gone, judge_queued
+from launch.jobs import Jobs, Standing, job_ids, judge_gone, judge_queued
 from launch.slurm import SlurmError
 from launch.slurm_text import Accounted, Queued
 
@@ -88,3 +88,32 @@ def test_a_silent_cluster_makes_no_run_lost(tmp_path, monkeypatch):
 
     monkeypatch.setattr("launch.jobs.ask_queue", fail)
     assert Jobs().standing(RunDir(tmp_path), RUNNING) == Standing("running", None, "as it said last: squeue: no answer within 30 s")
+
+
+def test_a_job_without_a_log_may_not_see_its_run_directory():
+    found = judge_gone({"state": "pending", "job_id": "12"}, accounted("FAILED", "0:53"), None)
+    assert found.state == "failed"
+    assert found.note == (
+        "the job ended (exit code 0:53) before training began; it wrote no log: node2 may not see the run directory (run_root in the cluster file)"
+    )
+
+
+@pytest.mark.parametrize(("ended", "state"), [("COMPLETED", "completed"), ("FAILED", "failed")])
+def test_of_a_stock_script_slurm_alone_knows_the_end(ended, state):
+    assert judge_gone({"state": "pending", "job_id": "12", "tells_its_end": False}, accounted(ended), None).state == state
+
+
+def test_jobs_of_a_run_are_those_submitted_for_it(tmp_path):
+    run = RunDir(tmp_path)
+    assert job_ids(run, {"job_id": "7_1"}) == ["7_1"]
+    run.job_ids.write_text("12\n13\n")
+    assert job_ids(run, {"job_id": "12"}) == ["12", "13"]
+
+
+def test_a_stopped_run_whose_next_job_waits_is_in_the_queue(tmp_path, monkeypatch):
+    run = RunDir(tmp_path)
+    run.job_ids.write_text("12\n13\n")
+    waiting = Queued("13", "PENDING", "Dependency", "", "")
+    monkeypatch.setattr("launch.jobs.ask_queue", lambda: {"13": waiting})
+    found = Jobs().standing(run, {"state": "stopped", "cause": "preempted", "job_id": "12"})
+    assert (found.state, found.note) == ("requeued", "waits for the job before it in its chain")

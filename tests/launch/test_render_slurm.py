@@ -20,6 +20,8 @@ from launch.plan import LaunchPlan
 from launch.plan_script import ScriptPlan
 from launch.plan_slurm import JobOptions, SlurmJob, directives, node_machine, plan_job, warning_time
 from launch.render_slurm import comment, directive, render_sbatch
+from launch.restarts import Restart
+from launch.save_time import SaveTime
 
 GOLDEN = Path(__file__).parent / "golden" / "slurm"
 FULL = {
@@ -57,7 +59,8 @@ def make_job(make_plan, make_probe):
             cluster,
             options or JobOptions(),
             "/env/bin/python",
-            True,
+            Restart(True),
+            None,
             runs,
             Path("/runs/sweep") if runs else None,
         )
@@ -196,11 +199,20 @@ def test_own_template_that_is_not_there(make_job):
 
 
 @pytest.mark.parametrize(
-    ("keys", "save_seconds", "seconds"),
-    [({}, None, 300), ({"time_limit": "00:04:00"}, None, 120), ({}, 3.0, 120), ({}, 200.0, 490), ({"warning_s": 75}, 200.0, 75)],
+    ("keys", "save", "seconds"),
+    [
+        ({}, None, 300),
+        ({"time_limit": "00:04:00"}, None, 120),
+        ({}, SaveTime(3.0, True, ""), 120),
+        ({}, SaveTime(200.0, True, ""), 490),
+        ({"warning_s": 75}, SaveTime(200.0, True, ""), 75),
+        ({}, SaveTime(3.0, False, ""), 300),
+        ({}, SaveTime(200.0, False, ""), 490),
+        ({}, SaveTime(1e6, True, ""), 65535),
+    ],
 )
-def test_warning_time_follows_the_measured_save(keys, save_seconds, seconds):
-    assert warning_time(Cluster(cpus_per_node=1, **keys), save_seconds) == seconds
+def test_warning_time_follows_the_save_time(keys, save, seconds):
+    assert warning_time(Cluster(cpus_per_node=1, **keys), save) == seconds
 
 
 def test_a_folder_with_a_percent_sign_is_not_a_pattern(make_job):
