@@ -39,6 +39,7 @@ class ZeroEngine(Engine):
 
     name = "deepspeed"
     divides_state = True
+    can_thaw = False
 
     def __init__(self, world: World, strategy: Strategy, precision: Precision, experiment: Experiment, arithmetic: BatchArithmetic) -> None:
         """See Engine. One process makes a group of one, and runs the same code."""
