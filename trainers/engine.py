@@ -127,8 +127,10 @@ class Engine:
         return model.module if isinstance(model, DistributedDataParallel) else model
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        """Returns the module to call in an evaluation."""
-        return self.unwrap(model)
+        """Returns the module to call in an evaluation, with rank 0's buffers, as a checkpoint has them. Every rank must call this."""
+        module = self.unwrap(model)
+        self.share_buffers(module)
+        return module
 
     def exported(self, model: nn.Module) -> nn.Module:
         """Returns the module that can write whole weights in the library's format; its own weights may be missing."""

@@ -106,8 +106,8 @@ class ZeroEngine(Engine):
         return module
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        self.share_buffers(self.unwrap(model))
-        return model if self.divides_parameters else self.unwrap(model)
+        module = super().evaluated(model)
+        return model if self.divides_parameters else module
 
     def exported(self, model: nn.Module) -> nn.Module:
         assert self._skeleton is not None
