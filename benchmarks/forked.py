@@ -39,6 +39,16 @@ LATE = (
 """What a training imports only when it needs it, from DDP to the report: the forked ones have it already."""
 for name in (*(f"trainers.{module}" for module in OWN), *LATE):
     importlib.import_module(name)  # so that all forked processes run the code that was here when this one started
+torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
+
+ENGINES = (
+    "trainers.engines.fsdp2",
+    "trainers.engines.zero",
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "trainers.engines.zero_state",
+)
+"""What the engines that divide import, DeepSpeed with its Muon (whose import loads torch's compiler) being most of it."""
 
 TIMEOUT_S = 300.0
 _PORTS = itertools.cycle(range(20011, 29989))
@@ -61,6 +71,13 @@ class Rank:
     def send(self, number: signal.Signals) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+
+def load_engines() -> None:
+    """Imports what FSDP2 and ZeRO need, for the ranks that will be forked."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    for name in ENGINES:
+        importlib.import_module(name)
 
 
 def start(arguments: Sequence[str], num_processes: int, logs: Path, prepare: Callable[[int], None] | None = None, **environment: str) -> list[Rank]:

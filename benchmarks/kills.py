@@ -1,10 +1,10 @@
 """Kills trainings (SIGKILL) at random moments, half of them while a checkpoint is written, and resumes them until they are done.
 
-    python benchmarks/kills.py [--kills 200] [--seed 0] [--steps 400] [--every 10] [--folder DIR]
+    python benchmarks/kills.py [--kills 200] [--seed 0] [--steps 400] [--every 10] [--strategy fsdp2|zero1|zero2|zero3] [--folder DIR]
 
-Each training takes one or two processes and data workers, or none, by chance. After every kill: which checkpoints are whole is worked out here,
-independently of the trainers; the resumed training must go on from the newest of these. At its end each training is compared bit by bit
-with one that nobody disturbed. Exit code 1 if anything was not so.
+Each training takes one or two processes (two, where a strategy divides the model) and data workers, or none, by chance. After every
+kill: which checkpoints are whole is worked out here, independently of the trainers; the resumed training must go on from the newest of
+these. At its end each training is compared bit by bit with one that nobody disturbed. Exit code 1 if anything was not so.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pathlib import Path
 
 import forked
 from forked_experiments import differences, write_text_experiment
+
+from tests.engines import STRATEGIES, told, write_strategies
 
 
 @dataclass
@@ -54,6 +56,8 @@ def main(typed: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=400, help="of each training")
     parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--kills-a-run", type=int, default=20)
+    parser.add_argument("--within", type=float, default=3.0, help="seconds after its start that a training is killed, if not in a checkpoint")
+    parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py; default: one process, or DDP")
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args(typed)
     source, tally, started = random.Random(options.seed), Tally(), time.monotonic()
@@ -63,12 +67,16 @@ def main(typed: Sequence[str] | None = None) -> int:
         os.environ.setdefault("FULLRANK_CACHE", str(folder / "cache"))
         every = {"checkpoint__every": f"{options.every} steps", "evaluate__every": "50 steps", "tracking__log_every": "1 step"}
         experiment = write_text_experiment(folder, options.steps, **every)
-        whole = {count: train_whole(experiment, folder / f"whole_{count}", count) for count in (1, 2)}
+        write_strategies(folder)
+        if options.strategy:
+            forked.load_engines()
+        words, counts = ["--config", str(experiment), *told(folder, options.strategy)], (2,) if options.strategy else (1, 1, 2)
+        whole = {count: train_whole(words, folder / f"whole_{count}", count) for count in sorted(set(counts))}
         while tally.kills < options.kills:
             tally.trainings += 1
-            count = source.choice((1, 1, 2))
+            count = source.choice(counts)
             run = folder / f"run_{tally.trainings}"
-            disturb(experiment, run, count, source, tally, min(options.kills_a_run, options.kills - tally.kills))
+            disturb(words, run, count, source, tally, options.within, min(options.kills_a_run, options.kills - tally.kills))
             tally.problems += [f"{run.name}: {found}" for found in differences(whole[count], run)]
             print(
                 f"{tally.kills:>4} kills, {tally.while_writing} while writing, {tally.trainings} trainings, {len(tally.problems)} problems",
@@ -78,7 +86,8 @@ def main(typed: Sequence[str] | None = None) -> int:
         print(problem)
     aside = [lost for lost in tally.lost if lost > options.every]
     print(
-        f"{tally.kills} kills (seed {options.seed}), {tally.while_writing} of them while a checkpoint was written, in {tally.trainings} trainings of "
+        f"{options.strategy or 'DDP or one process'}: {tally.kills} kills (seed {options.seed}), "
+        f"{tally.while_writing} of them while a checkpoint was written, in {tally.trainings} trainings of "
         f"{options.steps} steps, a checkpoint every {options.every}; {tally.resumes} resumes\n"
         f"killed during: {dict(tally.phases)}\n"
         f"steps lost: at most {max(tally.lost, default=0)} ({len(aside)} times more than {options.every}); "
@@ -88,22 +97,22 @@ def main(typed: Sequence[str] | None = None) -> int:
     return int(bool(tally.problems))
 
 
-def train_whole(experiment: Path, run: Path, count: int) -> Path:
+def train_whole(words: list[str], run: Path, count: int) -> Path:
     """Returns the run of a training that nobody disturbs."""
-    codes = forked.wait(forked.start(arguments(experiment, run), count, run.with_name(f"{run.name}.logs")))
+    codes = forked.wait(forked.start([*words, "--run-dir", str(run)], count, run.with_name(f"{run.name}.logs")))
     if any(codes):
         raise SystemExit(f"the undisturbed training ended with {codes}: {run}.logs")
     return run
 
 
-def disturb(experiment: Path, run: Path, count: int, source: random.Random, tally: Tally, kills: int) -> None:
+def disturb(words: list[str], run: Path, count: int, source: random.Random, tally: Tally, within_s: float, kills: int) -> None:
     """Starts a training and kills it, again and again, then lets it end."""
     logs = run.with_name(f"{run.name}.logs")
     for attempt in range(kills + 1):
         expected = newest_whole(run)
         workers = f"data.num_workers={source.choice((0, 0, 2))}"
-        ranks = forked.start([*arguments(experiment, run), workers], count, logs / str(attempt))
-        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally)
+        ranks = forked.start([*words, "--run-dir", str(run), workers], count, logs / str(attempt))
+        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally, within_s)
         codes = forked.wait(ranks)
         check_start(logs / str(attempt), expected, tally, run)
         if was_killed:
@@ -113,7 +122,7 @@ def disturb(experiment: Path, run: Path, count: int, source: random.Random, tall
         return
 
 
-def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally) -> bool:
+def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, within_s: float) -> bool:
     """Kills a random rank at a random moment; returns False if the training was done before."""
     writing = source.random() < 0.5
     if writing:
@@ -121,7 +130,7 @@ def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, ta
             return False
         time.sleep(source.random() * 0.02)
     else:
-        deadline = time.monotonic() + source.random() * 3.0
+        deadline = time.monotonic() + source.random() * within_s
         forked.wait_until(lambda: time.monotonic() > deadline, ranks)
     victim = source.choice(ranks)
     if victim.poll() is not None:
@@ -170,10 +179,6 @@ def newest_step(run: Path) -> int:
 def is_writing(run: Path) -> bool:
     """Returns whether a checkpoint is being written at this moment."""
     return any((run / "checkpoints").glob(".checkpoint-*.tmp"))
-
-
-def arguments(experiment: Path, run: Path) -> list[str]:
-    return ["--config", str(experiment), "--run-dir", str(run)]
 
 
 if __name__ == "__main__":

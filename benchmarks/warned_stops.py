@@ -1,6 +1,6 @@
 """Warns trainings in every way, at random moments, resumes them, and checks that not one step was lost.
 
-    python benchmarks/warned_stops.py [--stops 50] [--seed 0] [--steps 300] [--stops-a-run 10] [--folder DIR]
+    python benchmarks/warned_stops.py [--stops 50] [--seed 0] [--steps 300] [--stops-a-run 10] [--strategy fsdp2|zero1|zero2|zero3] [--folder DIR]
 
 The ways: SIGTERM, SIGUSR2, Ctrl-C (SIGINT) and the stop file; to one rank, to every rank, to the agent of `fullrank run`, to the whole group of
 processes. After every stop: exit codes, the recorded cause, a checkpoint of the very last step, and metrics.jsonl with each step once.
@@ -20,15 +20,31 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import forked
 from forked_experiments import differences, write_text_experiment
 
+from tests.engines import STRATEGIES, told, write_strategies
+
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGUSR2": signal.SIGUSR2, "SIGINT": signal.SIGINT}
 WAYS = [(way, target) for way in SIGNALS for target in ("one rank", "every rank", "the agent", "the group")]
 WAYS += [("stop file", "by hand"), ("stop file", "the agent")]
 TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and the words that say under which strategy."""
+
+    experiment: Path
+    told: list[str]
+
+    def by_hand(self, run: Path) -> list[str]:
+        """Returns what a rank that was started by hand is told."""
+        config = run / "resolved.yaml" if (run / "resolved.yaml").is_file() else self.experiment
+        return ["--config", str(config), "--run-dir", str(run), *self.told]
 
 
 def main() -> int:
@@ -37,6 +53,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--stops-a-run", type=int, default=10)
+    parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py, always on two processes; default: one process, or DDP")
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args()
     source, started, problems, ways, phases = random.Random(options.seed), time.monotonic(), [], Counter[str](), Counter[str]()
@@ -45,9 +62,13 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("FULLRANK_CACHE", str(folder / "cache"))
         experiment = write_text_experiment(folder, options.steps, evaluate__every="20 steps", data__num_workers=2)
-        whole = {count: folder / f"whole_{count}" for count in (1, 2)}
+        write_strategies(folder)
+        if options.strategy:
+            forked.load_engines()
+        case, counts = Case(experiment, told(folder, options.strategy)), (2,) if options.strategy else (1, 2)
+        whole = {count: folder / f"whole_{count}" for count in counts}
         for count, run in whole.items():
-            codes = forked.wait(forked.start(by_hand(experiment, run), count, run.with_name(f"{run.name}.logs")))
+            codes = forked.wait(forked.start(case.by_hand(run), count, run.with_name(f"{run.name}.logs")))
             if any(codes):
                 raise SystemExit(f"the undisturbed training ended with {codes}")
         plan = [WAYS[number % len(WAYS)] for number in range(options.stops)]
@@ -55,13 +76,13 @@ def main() -> int:
         trainings = 0
         while plan:
             trainings += 1
-            run, count, begun = folder / f"run_{trainings}", source.choice((1, 2)), trainings
+            run, count, begun = folder / f"run_{trainings}", source.choice(counts), trainings
             for _ in range(min(options.stops_a_run, len(plan))):
                 way, target = plan.pop()
                 if is_done(run):
                     plan.append((way, target))
                     break
-                found = stop_once(experiment, run, count, way, target, source)
+                found = stop_once(case, run, count, way, target, source)
                 if found is None:  # it was done before the request came
                     plan.append((way, target))
                     break
@@ -69,26 +90,27 @@ def main() -> int:
                 phases[found.pop(0)] += 1
                 problems += [f"{run.name}: {way} to {target}: {text}" for text in found]
             if not is_done(run):
-                codes = forked.wait(forked.start(by_hand(experiment, run), count, run.with_name(f"{run.name}.logs")))
+                codes = forked.wait(forked.start(case.by_hand(run), count, run.with_name(f"{run.name}.logs")))
                 problems += [f"{run.name}: the last attempt ended with {codes}"] if any(codes) else []
             problems += [f"{run.name}: {text}" for text in differences(whole[count], run)]
             print(f"{sum(ways.values())} stops, {begun} trainings, {len(problems)} problems", flush=True)
     for problem in problems:
         print(problem)
     print(
-        f"{sum(ways.values())} warned stops (seed {options.seed}) in {trainings} trainings of {options.steps} steps: {dict(sorted(ways.items()))}\n"
+        f"{options.strategy or 'DDP or one process'}: {sum(ways.values())} warned stops (seed {options.seed}) "
+        f"in {trainings} trainings of {options.steps} steps: {dict(sorted(ways.items()))}\n"
         f"they hit: {dict(phases)}\n{len(problems)} problems; no step lost, each step once in metrics.jsonl, every finished training compared "
         f"bit by bit; {time.monotonic() - started:.0f} s"
     )
     return int(bool(problems))
 
 
-def stop_once(experiment: Path, run: Path, count: int, way: str, target: str, source: random.Random) -> list[str] | None:
+def stop_once(case: Case, run: Path, count: int, way: str, target: str, source: random.Random) -> list[str] | None:
     """Trains on until a warning ends it; returns the phase that it hit and what was wrong, or None if the training was done before."""
     if target in ("the agent", "the group"):
-        codes = stop_agent(experiment, run, count, way, target, source)
+        codes = stop_agent(case, run, count, way, target, source)
     else:
-        codes = stop_ranks(experiment, run, count, way, target, source)
+        codes = stop_ranks(case, run, count, way, target, source)
     if is_done(run) and not any(codes):
         return None
     status, steps = json.loads((run / "status.json").read_text()), [r["step"] for r in forked.read_records(run) if r["split"] == "train"]
@@ -110,10 +132,10 @@ def stop_once(experiment: Path, run: Path, count: int, way: str, target: str, so
     return ["training" if is_training else "the start", *problems]
 
 
-def stop_ranks(experiment: Path, run: Path, count: int, way: str, target: str, source: random.Random) -> list[int]:
+def stop_ranks(case: Case, run: Path, count: int, way: str, target: str, source: random.Random) -> list[int]:
     """Warns ranks that were started by hand; returns their exit codes."""
     attempt = run / "attempts" / f"{1 + len(list((run / 'attempts').glob('*'))):04d}"
-    ranks = forked.start(by_hand(experiment, run), count, run.with_name(f"{run.name}.logs"))
+    ranks = forked.start(case.by_hand(run), count, run.with_name(f"{run.name}.logs"))
     forked.wait_until(lambda: attempt.is_dir() and (source.random() < 0.02 or (attempt / "start.json").is_file()), ranks)
     wait_a_while(source, 1.5, ranks)
     if way == "stop file":
@@ -124,9 +146,9 @@ def stop_ranks(experiment: Path, run: Path, count: int, way: str, target: str, s
     return forked.wait(ranks)
 
 
-def stop_agent(experiment: Path, run: Path, count: int, way: str, target: str, source: random.Random) -> list[int]:
+def stop_agent(case: Case, run: Path, count: int, way: str, target: str, source: random.Random) -> list[int]:
     """Warns `fullrank run` or `fullrank resume`; returns its exit code."""
-    words = ["resume", str(run)] if run.is_dir() else ["run", str(experiment), "--strategy", "cpu", "--run-dir", str(run)]
+    words = ["resume", str(run)] if run.is_dir() else ["run", str(case.experiment), *(case.told or ["--strategy", "cpu"]), "--run-dir", str(run)]
     words += ["--processes-per-node", str(count)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(forked.ROOT)}
     number = 1 + len(list((run / "attempts").glob("*")))
@@ -169,10 +191,6 @@ def wait_a_while(source: random.Random, most_s: float, ranks: list[forked.Rank])
 
 def is_done(run: Path) -> bool:
     return (run / "status.json").is_file() and json.loads((run / "status.json").read_text()).get("state") == "completed"
-
-
-def by_hand(experiment: Path, run: Path) -> list[str]:
-    return ["--config", str(run / "resolved.yaml" if (run / "resolved.yaml").is_file() else experiment), "--run-dir", str(run)]
 
 
 if __name__ == "__main__":

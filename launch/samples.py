@@ -51,6 +51,8 @@ def _reason_it_may_change(experiment: Experiment) -> str | None:
     """Returns why not everything that stands in the source is trained on."""
     if isinstance(experiment.task, OwnTask):
         return f"only build_task of {experiment.task.file} knows"
+    if not experiment.task.ROWS_ARE_SAMPLES:
+        return f"the samples of {experiment.task.kind} are cut out of the rows; known once the data has been prepared"
     if getattr(experiment.task, "label_threshold", None) is not None:
         return "task.label_threshold leaves rows out; known once the data has been prepared"
     if experiment.data.on_bad_row == "skip":

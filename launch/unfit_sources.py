@@ -11,7 +11,7 @@ from launch.config.errors import Problem
 from launch.config.experiment import Data, Experiment
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import TextClassification
+from launch.config.tasks import TaskOptions
 from launch.samples import table_format
 
 _MODEL_FILES = ("config.json", "classifier.json")
@@ -27,7 +27,7 @@ def find_unfit_sources(experiment: Experiment, model: Source, data: Source) -> l
     if isinstance(model, LocalPath) and model.path.exists() and not _may_be_model(model.path):
         what = f"{model.path} is not a model's folder: it has no {_MODEL_FILES[0]}"
         problems.append(Problem(what, key="model.source", fix="the folder of a model that save_pretrained wrote, or a hub name"))
-    if isinstance(experiment.task, TextClassification) and isinstance(data, LocalPath):
+    if experiment.task.READS == "texts" and isinstance(data, LocalPath):
         for path in _tables(experiment.data, data.path):
             problems += _missing_columns(path, experiment.data, experiment.task)
     return problems
@@ -43,7 +43,7 @@ def _tables(data: Data, source: Path) -> Iterator[Path]:
     return (path for path in dict.fromkeys(paths) if path.is_file())
 
 
-def _missing_columns(path: Path, data: Data, task: TextClassification) -> list[Problem]:
+def _missing_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
     kind = table_format(path, data)
     try:
         names = data.columns if data.columns and kind in ("csv", "tsv") else _first_names(path, kind, data)
@@ -51,7 +51,7 @@ def _missing_columns(path: Path, data: Data, task: TextClassification) -> list[P
         return []  # the ranks name what cannot be read, with its line
     if names is None:
         return []
-    wanted = dict.fromkeys([task.text] if isinstance(task.text, str) else task.text, "task.text") | {task.label: "task.label"}
+    wanted = {name: key for key, names_of_key in task.columns().items() for name in names_of_key}
     listed = ", ".join(names)
     allowed = f"the columns: {listed if len(listed) <= _MAX_CHARS else listed[: _MAX_CHARS - 3] + '...'}"
     fix = "data.columns=[...] if the file has no header" if kind != "jsonl" and data.columns is None else None

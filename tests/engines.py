@@ -17,6 +17,7 @@ _ZERO = {"reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000}
 _ZERO3 = _ZERO | {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
 _HOST = {"device": "cpu", "pin_memory": False}
 STRATEGIES: dict[str, dict[str, Any]] = {
+    "ddp": {"distributed_type": "MULTI_CPU", "use_cpu": True},
     "fsdp2": {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}},
     "zero1": {"zero_optimization": _ZERO | {"stage": 1}},
     "zero2": {"zero_optimization": _ZERO | {"stage": 2}},
@@ -58,3 +59,8 @@ def write_strategies(folder: Path) -> None:
             block = {"deepspeed_config_file": str(folder / f"{name}.json"), "zero3_init_flag": says["zero_optimization"]["stage"] == 3}
             values = {"compute_environment": "LOCAL_MACHINE", "gpu_ids": "-1", "distributed_type": "DEEPSPEED", "deepspeed_config": block}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def told(folder: Path, strategy: str | None) -> list[str]:
+    """Returns the words that tell a rank a strategy of the table; another one (or none) needs no file."""
+    return ["--strategy", str(folder / f"{strategy}.yaml")] if strategy in STRATEGIES else []

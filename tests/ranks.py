@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 240
 
 
-def start_ranks(arguments: Sequence[str], num_processes: int, **environment: str) -> list[subprocess.Popen[str]]:
-    """Returns the running ranks of `python -P -m trainers.train ARGUMENTS`, found by each other over loopback."""
+TRAIN = ("-P", "-m", "trainers.train")
+
+
+def start_ranks(arguments: Sequence[str], num_processes: int, program: Sequence[str] = TRAIN, **environment: str) -> list[subprocess.Popen[str]]:
+    """Returns the running ranks of `python -P -m trainers.train ARGUMENTS`, or of another program, found by each other over loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,7 +36,7 @@ def start_ranks(arguments: Sequence[str], num_processes: int, **environment: str
         variables = {name: str(value) for name, value in place.items()} if num_processes > 1 else {}
         ranks.append(
             subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainers.train", *arguments],
+                [sys.executable, *program, *arguments],
                 env=clean_environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

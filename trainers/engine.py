@@ -6,7 +6,7 @@ Engine is also the engine of one process and of DDP, where every rank holds the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,8 @@ class Engine:
     """Whether a rank holds a part of the parameters: then all ranks must make equally many forward passes, together."""
     divides_state = False
     """Whether a rank holds a part of the optimizer's state: then every rank writes its share of a checkpoint."""
+    can_thaw = True
+    """Whether parameters can begin to be trained while the training goes on (see thaw)."""
 
     def __init__(self, world: World, strategy: Strategy | None, precision: Precision) -> None:
         """Joins the process group. Every rank must call this.
@@ -97,6 +99,21 @@ class Engine:
         prepared: tuple[nn.Module, Any] = self.accelerator.prepare(model, build_optimizer(model))
         return prepared
 
+    def thaw(self, model: nn.Module, parameters: Iterable[Tensor]) -> nn.Module:
+        """Lets parameters be trained from the next step on, and returns the model to call instead. Every rank must call this, between two steps.
+
+        The optimizer must hold them from the start: it skips what has no gradient, so that groups, schedule and saved state keep their
+        form. DDP arranges its exchange when it is built, so it is built again here, and settle_reduction_order belongs after it as after a
+        start. FSDP2 looks at each pass which parameters are trained. DeepSpeed divides at the start what is trained then (`can_thaw`).
+        """
+        assert self.can_thaw, self.describe()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        if not isinstance(model, DistributedDataParallel):
+            return model
+        self.accelerator._models.clear()  # of the old wrapper, whose hooks go with it
+        return self.accelerator.prepare_model(model.module)
+
     def describe(self) -> str:
         """Returns what keeps the processes in step, in words."""
         return "1 process" if self.world.world_size == 1 else f"DDP over {self.world.world_size} processes"
@@ -110,8 +127,10 @@ class Engine:
         return model.module if isinstance(model, DistributedDataParallel) else model
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        """Returns the module to call in an evaluation."""
-        return self.unwrap(model)
+        """Returns the module to call in an evaluation, with rank 0's buffers, as a checkpoint has them. Every rank must call this."""
+        module = self.unwrap(model)
+        self.share_buffers(module)
+        return module
 
     def exported(self, model: nn.Module) -> nn.Module:
         """Returns the module that can write whole weights in the library's format; its own weights may be missing."""

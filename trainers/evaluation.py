@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from trainers.engine import Engine
 from trainers.loader import build_evaluation_loader, move_batch
 from trainers.sampler import evaluation_batches
 from trainers.stopping import StopChecks, StopRequests
-from trainers.tasks import Task
+from trainers.tasks import Illustrates, Task
 from trainers.worst import Judged, describe_worst, judged, worst_of
 
 
@@ -86,6 +87,19 @@ class Evaluator:
         seconds = time.perf_counter() - started
         return Evaluation(split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], seconds, worst)
 
+    def illustrate(self, model: nn.Module, split: str, folder: Path) -> str:
+        """Returns what the task shows of the model on a split, as Markdown; empty if it shows nothing. Every rank must call this."""
+        engine, task = self._engine, self._task
+        if not isinstance(task, Illustrates):
+            return ""
+        module = engine.evaluated(model)
+        was_training = module.training
+        module.eval()
+        with engine.without_gradients(), engine.accelerator.autocast():
+            shown = task.illustrate(module, split, lambda batch: move_batch(dict(batch), engine.device), folder if engine.world.is_main else None)
+        module.train(was_training)
+        return shown
+
 
 def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
     """Returns the batches of the rank that has the most."""
@@ -93,9 +107,15 @@ def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
     return -(-num_batches // world_size)
 
 
-def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, task: Task) -> None:
+def remove_pictures(run: RunDir, split: str) -> None:
+    """Removes the pictures that an earlier evaluation of a split left, of weights that were the best before."""
+    for old in run.figures.glob(f"{split}-*.png"):
+        old.unlink()
+
+
+def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, task: Task, illustration: str = "") -> None:
     """Replaces <run>/evaluations/<split>.json; pictures of the worst samples go to <run>/figures. Rank 0 only."""
     run.evaluations.mkdir(exist_ok=True)
     worst = describe_worst(evaluation.worst, task, evaluation.split, run.figures)
-    facts = {"step": step, "metrics": evaluation.metrics, "label_names": task.label_names, **evaluation.tables, "worst": worst}
-    write_json(run.evaluations / f"{evaluation.split}.json", facts)
+    facts = {"step": step, "metrics": evaluation.metrics, "label_names": task.label_names, **evaluation.tables}
+    write_json(run.evaluations / f"{evaluation.split}.json", facts | {"worst": worst, "illustration": illustration})

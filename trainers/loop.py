@@ -19,7 +19,7 @@ from launch.config.run_dir import Cause, RunDir
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
 from trainers.engine import Engine
-from trainers.evaluation import Evaluation, Evaluator, write_evaluation
+from trainers.evaluation import Evaluation, Evaluator, remove_pictures, write_evaluation
 from trainers.heartbeat import Heartbeat
 from trainers.loader import StepBatches, move_batch
 from trainers.optimizers import set_training_mode
@@ -246,9 +246,13 @@ def judge(training: Training, split: str, step: int) -> Evaluation:
 
 
 def keep_evaluation(training: Training, evaluation: Evaluation, step: int) -> None:
-    """Writes what an evaluation of the weights that will be the result gave beyond its metrics."""
+    """Writes what an evaluation of the weights that will be the result gave beyond its metrics. Every rank must call this."""
     if training.engine.world.is_main:
-        write_evaluation(training.run, step, evaluation, training.task)
+        remove_pictures(training.run, evaluation.split)
+    illustration = training.evaluator.illustrate(training.model, evaluation.split, training.run.figures)
+    set_training_mode(training.model)
+    if training.engine.world.is_main:
+        write_evaluation(training.run, step, evaluation, training.task, illustration)
 
 
 def write_record(training: Training, split: str, step: int, values: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,19 +41,23 @@ def load_config(source: str) -> Any:
     return _load(AutoConfig, source, "configuration")
 
 
-def load_model(model: Model, label_names: list[str], seed: int, pad_token_id: int) -> nn.Module:
-    """Returns a sequence classifier in float32 on the CPU; weights the source lacks (a new head) are drawn from `seed`.
+def load_model(kind: str, model: Model, label_names: Sequence[str], seed: int, pad_token_id: int) -> nn.Module:
+    """Returns a model in float32 on the CPU; weights the source lacks (a new head) are drawn from `seed`.
+
+    Args:
+        kind: the class of transformers that builds it: AutoModelForSequenceClassification, AutoModelForMaskedLM, ...
+        label_names: the classes of its head; empty for a model without classes.
 
     Raises:
-        ConfigError: it cannot be loaded, is no classifier's body, or has no dropout to set.
+        ConfigError: it cannot be loaded, has no body of that kind, or has no dropout to set.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     config = load_config(_source(model))
     config.pad_token_id = pad_token_id if getattr(config, "pad_token_id", None) is None else config.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network, _ = _load_classifier(AutoModelForSequenceClassification, config, model, label_names)
+        network, _ = _load_network(getattr(transformers, kind), config, model, label_names)
     return network
 
 
@@ -68,7 +73,7 @@ def load_image_model(model: Model, label_names: list[str]) -> tuple[nn.Module, l
         raise ConfigError(Problem("transformers knows the head of its models", key="model.head", fix="model.head=null"))
     config = load_config(_source(model))
     same_classes = list(getattr(config, "id2label", {}).values()) == label_names
-    network, new = _load_classifier(AutoModelForImageClassification, config, model, label_names)
+    network, new = _load_network(AutoModelForImageClassification, config, model, label_names)
     if not same_classes and not new:  # as many classes, but others
         _draw_head(network, len(label_names))
     return network, [] if same_classes else [f"the head is new: {len(label_names)} classes"]
@@ -87,12 +92,13 @@ def load_image_statistics(source: str) -> tuple[list[float], list[float]] | None
     return (list(mean), list(std)) if mean is not None and std is not None else None
 
 
-def _load_classifier(kind: Any, config: Any, model: Model, label_names: list[str]) -> tuple[Any, list[str]]:
-    """Returns a classifier for these classes, and the names of its new tensors."""
+def _load_network(kind: Any, config: Any, model: Model, label_names: Sequence[str]) -> tuple[Any, list[str]]:
+    """Returns a model with a head for these classes (if there are any), and the names of its new tensors."""
     if model.dropout is not None:
         _set_dropout(config, model)
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: number for number, name in config.id2label.items()}
+    if label_names:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: number for number, name in config.id2label.items()}
     # A head for another number of classes is replaced, not an error: that is fine-tuning.
     options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
     network, report = _load(kind, _source(model), "model", **options)

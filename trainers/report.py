@@ -12,7 +12,6 @@ from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.metrics import NOT_METRICS, Record, best_record, read_with_damage
 from launch.config.run_dir import RunDir, read_json, write_atomic
-from launch.config.tasks import TASK_USAGE
 from trainers.pictures import CONFUSION_MATRIX, LEARNING_CURVE, draw_pictures
 from trainers.rendering import code, escaped, render_page, table
 from trainers.report_tables import attempts_section, configuration_section, last_plan, training_section, warnings_section
@@ -54,6 +53,7 @@ def write_report(run: RunDir) -> Path:
         _outcome(run, experiment, records),
         _curve(pictures, damage),
         _confusion(pictures),
+        _illustration(run),
         _worst(run),
         _model(run, experiment),
         training_section(run, experiment, records),
@@ -112,6 +112,11 @@ def _confusion(pictures: dict[str, Path]) -> str:
     return f"## Confusion matrix\n\n![confusion matrix, true classes by predicted classes](figures/{pictures[CONFUSION_MATRIX].name})"
 
 
+def _illustration(run: RunDir) -> str:
+    """What the task itself shows, of the test split if there is one, else of the validation split."""
+    return next((shown for split in SPLITS if (shown := (read_json(run.evaluations / f"{split}.json") or {}).get("illustration"))), "")
+
+
 def _worst(run: RunDir) -> str:
     """The samples with the highest losses, of the test split if there is one, else of the validation split."""
     for split in SPLITS:
@@ -132,7 +137,7 @@ def _worst_row(sample: dict[str, Any]) -> tuple[str, ...]:
 def _model(run: RunDir, experiment: Experiment) -> str:
     if not run.model.is_dir():
         return ""
-    usage = "\n".join(line.format(model=run.model) for line in TASK_USAGE[experiment.task.kind])
+    usage = "\n".join(line.format(model=run.model) for line in experiment.task.USAGE)
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 

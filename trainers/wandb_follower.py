@@ -130,7 +130,9 @@ def _show_pictures(run: RunDir, wandb_run: Any) -> None:
     from trainers.pictures import draw_pictures
 
     try:
-        for name, path in draw_pictures(run).items():
+        drawn = draw_pictures(run)
+        shown = {path.stem: path for path in sorted(run.figures.glob("*.png"))}
+        for name, path in (drawn | shown).items():
             wandb_run.summary[name] = wandb.Image(str(path))
     except Exception as error:  # the rows matter more
         _say(f"warning: W&B: the pictures are not in it: {type(error).__name__}: {error}")

@@ -49,14 +49,12 @@ def judged(indices: list[int], losses: Tensor, arguments: tuple[Tensor, ...]) ->
 def describe_worst(samples: Iterable[Judged], task: Task, split: str, folder: Path) -> list[dict[str, Any]]:
     """Returns the samples as plain values, each shown as Markdown; their pictures go to `folder`."""
     names = task.label_names
-    for old in folder.glob(f"{split}-[0-9]*.png"):  # of an evaluation that was the best before
-        old.unlink()
     return [
         {
             "index": -sample.minus_index,
             "loss": sample.loss if math.isfinite(sample.loss) else None,
-            "label": None if sample.label is None else names[sample.label],
-            "predicted": None if sample.predicted is None else names[sample.predicted],
+            "label": None if sample.label is None or not names else names[sample.label],
+            "predicted": None if sample.predicted is None or not names else names[sample.predicted],
             "shown": _shown(task, split, -sample.minus_index, folder),
         }
         for sample in samples

@@ -21,7 +21,8 @@ from launch.members import Member
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
-from launch.probe import Code, Probe, free_port, process_start, read_diff, read_untracked
+from launch.ports import held_port
+from launch.probe import Code, Probe, process_start, read_diff, read_untracked
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files, render_resolved
 from launch.runs import check_resumable
 from launch.stop_signals import stop_deadline_s
@@ -53,10 +54,10 @@ def start(plan: LaunchPlan, probe: Probe) -> Ended:
         FullrankError: no port is free.
     """
     stop_deadline_s()  # a mistake in it is told before anything is made
-    plan = _with_free_port(plan)
-    files = render_files(plan, probe)
-    run = create_run_dir(plan.run.path.parent, plan.name, plan.run.path)
     with ExitStack() as held:
+        plan = replace(plan, port=_held_port(plan, held))
+        files = render_files(plan, probe)
+        run = create_run_dir(plan.run.path.parent, plan.name, plan.run.path)
         with writing(run):
             lock = held.enter_context(lock_run(run))
             plan = replace(plan, run=run, attempt=create_attempt(run))
@@ -79,8 +80,8 @@ def resume(plan: LaunchPlan, probe: Probe) -> Ended:
         ConfigError: the run directory cannot be written, or FULLRANK_STOP_DEADLINE is no number.
     """
     stop_deadline_s()
-    plan = _with_free_port(plan)
     with ExitStack() as held:
+        plan = replace(plan, port=_held_port(plan, held))
         with writing(plan.run):
             lock = held.enter_context(lock_run(plan.run))
             check_resumable(plan.run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)  # again, now that nobody else can change it
@@ -118,13 +119,12 @@ def write_sources(run: RunDir, plan: ScriptPlan) -> None:
         shutil.copyfile(source, target)
 
 
-def _with_free_port(plan: LaunchPlan) -> LaunchPlan:
-    if plan.world_size == 1:
-        return plan
-    port = free_port(plan.port)
+def _held_port(plan: LaunchPlan, held: ExitStack) -> int:
+    """Returns the port where the ranks will meet; it is this launch's until `held` is closed."""
+    port = held.enter_context(held_port(plan.port)) if plan.world_size > 1 else plan.port
     if port is None:
         raise FullrankError(Problem(f"ports {plan.port} to {plan.port + 19} are all taken", fix="start again: another run id means another port"))
-    return replace(plan, port=port)
+    return port
 
 
 def _write_start(plan: LaunchPlan) -> None:

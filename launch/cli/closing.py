@@ -12,7 +12,6 @@ from launch.config.errors import EXIT_CONFIG
 from launch.config.experiment import Experiment
 from launch.config.metrics import read_metrics, result_records
 from launch.config.run_dir import RunDir
-from launch.config.tasks import TASK_USAGE
 from launch.failures import render_failure
 from launch.plan_experiment import ExperimentPlan
 
@@ -61,7 +60,7 @@ def completed_lines(run: RunDir, experiment: Experiment) -> list[str]:
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
     if run.model.exists():
-        lines += ["", *(line.format(model=_short(run.model)) for line in TASK_USAGE[experiment.task.kind])]
+        lines += ["", *(line.format(model=_short(run.model)) for line in experiment.task.USAGE)]
     return lines
 
 

@@ -13,7 +13,6 @@ from launch.config.experiment import Data, Experiment
 from launch.config.own_code import OwnTaskExperiment
 from launch.config.run_dir import read_json
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache_root, parse_model, parse_source
-from launch.config.tasks import ImageClassification
 
 FORMAT_VERSION = 1
 """Raised whenever prepared files of an older fullrank would be read wrongly."""
@@ -81,12 +80,13 @@ def _key(experiment: Experiment, listing: Listing | None) -> str:
     source = parse_source(data.source, "data.source")
     if isinstance(source, LocalPath) and not source.path.is_file() and listing is None:
         listing = list_files(source.path, split_names(data))
+    reads_model = isinstance(experiment, OwnTaskExperiment) or experiment.task.READS in ("texts", "own")
     determines = {
         "version": FORMAT_VERSION,
         "task": experiment.task.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude=set(_LAYOUT_ONLY)),
         "data_files": _identity(source, listing),
-        "model": _model_identity(parse_model(experiment.model)) if not isinstance(experiment.task, ImageClassification) else None,
+        "model": _model_identity(parse_model(experiment.model)) if reads_model else None,
         "seed": experiment.seed if is_cut else None,
     }
     if isinstance(experiment, OwnTaskExperiment):

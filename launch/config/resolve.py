@@ -10,7 +10,7 @@ from launch.config.durations import Duration
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Evaluate, Experiment
 from launch.config.load import LoadedExperiment
-from launch.config.tasks import TASK_METRICS, ImageClassification, OwnTask, TextClassification
+from launch.config.tasks import ImageClassification
 
 LARGEST_DEFAULT_MICRO_BATCH = 64
 """Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
@@ -98,7 +98,7 @@ def checkpoint_interval(experiment: Experiment) -> Duration | None:
 
 
 def _mode(experiment: Experiment) -> str:
-    metrics = TASK_METRICS[experiment.task.kind]
+    metrics = experiment.task.metrics()
     return experiment.evaluate.mode if metrics is None else metrics[experiment.evaluate.metric]
 
 
@@ -119,7 +119,7 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
     if model.weights is not None and model.source is not None and not model.source.startswith("torchvision://"):
         what = f"{model.source} brings its own weights"
         problems.append(loaded.problem("model.weights", what, allowed="only with model.class or a torchvision:// source", fix="model.weights=null"))
-    if task.kind == "text_classification":
+    if task.READS == "texts":
         if (model.source or "").startswith("torchvision://"):
             problems.append(loaded.problem("model.source", f"{model.source} is a network for pictures", allowed="a model of texts"))
         problems += [
@@ -156,16 +156,16 @@ def _image_problems(loaded: LoadedExperiment) -> list[Problem]:
 def _column_problems(loaded: LoadedExperiment) -> list[Problem]:
     """Each column has one part to play, and each name stands once."""
     task, data = loaded.experiment.task, loaded.experiment.data
-    if isinstance(task, OwnTask):
-        return []
-    input_key = "task.text" if isinstance(task, TextClassification) else "task.image"
-    inputs = [task.image] if isinstance(task, ImageClassification) else [task.text] if isinstance(task.text, str) else task.text
-    problems = []
-    if task.label in inputs:
-        problems.append(
-            loaded.problem("task.label", f"{task.label!r} is the column of the {input_key[5:]} too", allowed=f"another column than {input_key}")
-        )
-    for key, names in {input_key: inputs, "task.label_names": task.label_names or [], "data.columns": data.columns or []}.items():
+    columns, problems = task.columns(), []
+    roles: dict[str, str] = {}
+    for key, names in columns.items():
+        for name in names:
+            first = roles.setdefault(name, key)
+            if first != key:
+                what = f"{name!r} is the column of the {first.removeprefix('task.')} too"
+                problems.append(loaded.problem(key, what, allowed=f"another column than {first}"))
+    lists = columns | {"task.label_names": getattr(task, "label_names", None) or [], "data.columns": data.columns or []}
+    for key, names in lists.items():
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         problems += [loaded.problem(key, f"{name!r} stands {names.count(name)} times", allowed="each name once") for name in twice]
     return problems
@@ -173,7 +173,7 @@ def _column_problems(loaded: LoadedExperiment) -> list[Problem]:
 
 def _metric_problems(loaded: LoadedExperiment) -> list[Problem]:
     evaluate: Evaluate = loaded.experiment.evaluate
-    metrics = TASK_METRICS[loaded.experiment.task.kind]
+    metrics = loaded.experiment.task.metrics()
     if metrics is None:
         return []
     if evaluate.metric not in metrics:

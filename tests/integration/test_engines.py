@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines import SGD, STRATEGIES, write_experiment, write_strategies
+from tests.engines import SGD, told, write_experiment, write_strategies
 from tests.ranks import read_records, start_ranks, train
 
 pytestmark = pytest.mark.integration
@@ -31,10 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, name: str, engine: str, num_processes: int, *options: str, **keywords: Any) -> list[dict[str, Any]]:
     return train(folder / "tiny.yaml", folder / name, *told(folder, engine), *SGD, *options, num_processes=num_processes, **keywords)
-
-
-def told(folder: Path, engine: str) -> list[str]:
-    return ["--strategy", str(folder / f"{engine}.yaml")] if engine in STRATEGIES else []
 
 
 @pytest.fixture(scope="module")

@@ -88,10 +88,6 @@ class Fsdp2Engine(Engine):
         offload = ", offloaded to host memory" if self._options.offload else ""
         return f"FSDP2 over {self.world.world_size} process{'es' if self.world.world_size > 1 else ''}{offload}"
 
-    def evaluated(self, model: nn.Module) -> nn.Module:
-        self.share_buffers(model)
-        return model
-
     def exported(self, model: nn.Module) -> nn.Module:
         assert self._skeleton is not None
         return self._skeleton

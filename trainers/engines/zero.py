@@ -39,6 +39,7 @@ class ZeroEngine(Engine):
 
     name = "deepspeed"
     divides_state = True
+    can_thaw = False
 
     def __init__(self, world: World, strategy: Strategy, precision: Precision, experiment: Experiment, arithmetic: BatchArithmetic) -> None:
         """See Engine. One process makes a group of one, and runs the same code."""
@@ -105,8 +106,8 @@ class ZeroEngine(Engine):
         return module
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        self.share_buffers(self.unwrap(model))
-        return model if self.divides_parameters else self.unwrap(model)
+        module = super().evaluated(model)
+        return model if self.divides_parameters else module
 
     def exported(self, model: nn.Module) -> nn.Module:
         assert self._skeleton is not None

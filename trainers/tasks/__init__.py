@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from launch.config.experiment import Experiment
 
@@ -51,7 +51,7 @@ class Task(Protocol):
     """Samples of each split that exists: train, and validation and test where there are any."""
 
     label_names: list[str]
-    """Class names, in the order of their numbers."""
+    """Class names, in the order of their numbers; empty where a sample has no class."""
 
     notes: list[str]
     """What a person should know about the data, a line each: rows left out or skipped."""
@@ -90,7 +90,10 @@ class Task(Protocol):
         """
 
     def build_metrics(self) -> MetricCollection:
-        """Returns fresh metrics that sum over ranks: the keys of launch.config.tasks.TASK_METRICS less loss, and confusion_matrix."""
+        """Returns fresh metrics that sum over ranks: those of the options' metrics() less loss.
+
+        What computes to more than one number (confusion_matrix) goes to <run>/evaluations/<split>.json as nested lists.
+        """
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Returns one sample as Markdown for the report: a text, its special characters escaped, or a picture.
@@ -102,4 +105,18 @@ class Task(Protocol):
         """Writes the model with these whole weights in its library's own format, as model.safetensors and what belongs to it.
 
         Only one rank calls this; perhaps on a thread beside training, so nothing of `model` but its configuration is read.
+        """
+
+
+@runtime_checkable
+class Illustrates(Protocol):
+    """What a task may have beside: it shows what the model makes of a few samples (boxes, masks, words it wrote)."""
+
+    def illustrate(self, model: nn.Module, split: str, place: Callable[[Batch], Batch], folder: Path | None) -> str:
+        """Returns Markdown for the report, under headings of level 2; every rank calls this, with the same samples and in the same order.
+
+        Args:
+            model: in evaluation mode; gradients are off.
+            place: moves a batch to the model's device.
+            folder: where pictures go, named <split>-*.png and linked to as <name of folder>/<file>; None on ranks that write nothing.
         """

@@ -67,7 +67,8 @@ class TextClassificationTask(Classification):
         return self.dataset(split).lengths()
 
     def build_model(self) -> nn.Module:
-        return load_model(self._experiment.model, self.label_names, self._experiment.seed, self.collate.pad_token_id)
+        kind = "AutoModelForSequenceClassification"
+        return load_model(kind, self._experiment.model, self.label_names, self._experiment.seed, self.collate.pad_token_id)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}

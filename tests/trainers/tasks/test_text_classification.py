@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from launch.config.prepared import prepared_dir, read_data_facts, read_prepared
-from launch.config.tasks import TASK_USAGE
+from launch.config.tasks import TextClassification
 from tests.tiny import tiny_bert, tiny_sentences
 from trainers.rendering import escaped
 from trainers.tasks import Task, build_task
@@ -171,7 +171,7 @@ def test_a_saved_model_is_read_by_transformers_and_by_a_next_run(values: dict[st
     assert AutoTokenizer.from_pretrained(run / "model")("good").input_ids == [2, 5, 3]
     next_task = build_task(experiment(values, model__source=str(run)))
     assert next_task.evaluate_batch(next_task.build_model().eval(), batch)[0].sum().item() == expected
-    lines = [line.format(model=run / "model") for line in TASK_USAGE["text_classification"]]
+    lines = [line.format(model=run / "model") for line in TextClassification.USAGE]
     result = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert "'label': " in result.stdout
 

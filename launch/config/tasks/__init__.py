@@ -1,0 +1,20 @@
+"""Each task's own options, one class and one file a task, and their union."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from launch.config.tasks.base import Metrics, TaskSection
+from launch.config.tasks.image_classification import ImageClassification
+from launch.config.tasks.own import OwnTask
+from launch.config.tasks.text_classification import TextClassification
+
+__all__ = ["ImageClassification", "Metrics", "OwnTask", "TaskOptions", "TaskSection", "TextClassification"]
+
+TaskOptions = Annotated[
+    TextClassification | ImageClassification | OwnTask,
+    Field(discriminator="kind"),
+]
+"""What stands under `task:`; `kind` chooses."""

@@ -1,0 +1,37 @@
+"""What the launcher must know of any task, beside its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from launch.config.sections import Section
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Metrics = dict[str, Literal["min", "max"]]
+"""What a task can be judged by, and which direction is better."""
+
+CLASSIFICATION_METRICS: Metrics = {"accuracy": "max", "f1": "max", "matthews": "max", "loss": "min"}
+
+
+class TaskSection(Section):
+    """The options of one task, and its facts: a task is one such class, and one line in trainers.tasks.TASKS."""
+
+    READS: ClassVar[Literal["texts", "pictures", "sounds", "tables", "own"]]
+    """texts: the model is one of transformers, and its tokenizer shapes the prepared data; pictures and the others: any kind of model."""
+
+    ROWS_ARE_SAMPLES: ClassVar[bool] = True
+    """Whether each row of the source is one sample, so that they can be counted before the data has been prepared."""
+
+    USAGE: ClassVar[Sequence[str]]
+    """Three lines of Python that use the trained model; `{model}` is its folder."""
+
+    def metrics(self) -> Metrics | None:
+        """Returns what the model is judged by; loss is always there. None: only the task's own file knows."""
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, list[str]]:
+        """Returns key -> the columns of the source that it names; no column has two parts to play."""
+        return {}

@@ -1,0 +1,63 @@
+"""One experiment a task, small enough to be trained in a second: what tests/integration/test_tasks.py runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.tiny import tiny_bert, tiny_sentences
+
+Sections = dict[str, Any]
+"""Sections of an experiment (model, task, data and what else matters), beside those of `shared`."""
+
+
+@dataclass(frozen=True)
+class TinyTask:
+    """A row of the table.
+
+    Args:
+        write: writes model and data into a folder, and returns the sections that name them. No dropout: its masks follow the ranks.
+        same_losses: whether two ranks lose as one does; not where BatchNorm sees micro-batches.
+    """
+
+    write: Callable[[Path], Sections]
+    same_losses: bool = True
+
+
+def text_classification(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "text_classification", "text": "text", "label": "label", "max_length": 32},
+        "data": {"source": str(tiny_sentences(folder / "sentences.tsv", 61)), **CUT},
+    }
+
+
+CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
+"""Of a data section: validation and test are cut from train."""
+
+TINY_TASKS: dict[str, TinyTask] = {
+    "text_classification": TinyTask(text_classification),
+}
+"""By name: every task, and every way of one that learns by other code."""
+
+
+def write_experiment(name: str, folder: Path) -> Path:
+    """Writes the experiment of a row, with its model and data, into `folder`; returns its file. It makes 10 steps of two micro-batches or more."""
+    import yaml
+
+    sections = TINY_TASKS[name].write(folder)
+    shared: Sections = {
+        "name": name,
+        "seed": 3,
+        "train": {"duration": "10 steps", "global_batch_size": 8, "micro_batch_size": 2},
+        "optimizer": {"lr": 1e-3},
+        "evaluate": {"every": "4 steps", "batch_size": 4},
+        "checkpoint": {"every": "1000 steps"},
+        "tracking": {"log_every": "1 step", "wandb": {"mode": "disabled"}},
+    }
+    joined = {section: shared.get(section, {}) | values if isinstance(values, dict) else values for section, values in sections.items()}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(shared | joined, sort_keys=False), encoding="utf-8")
+    return path
