@@ -1,9 +1,10 @@
-"""The two things a job script asks beside srun: python -P -m launch.job begin RUN | end ATTEMPT CODE. Answers go to stdout, words to stderr."""
+"""The two things a job script asks beside srun: python -P -m launch.job begin RUN PYTHON | end ATTEMPT CODE. Answers: stdout."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     """Answers one question and returns the exit code."""
     try:
         if arguments[:1] == ["begin"]:
-            return begin(RunDir(Path(arguments[1])))
+            return begin(RunDir(Path(arguments[1])), arguments[2])
         return end(Attempt(Path(arguments[1])), int(arguments[2]))
     except FullrankError as error:
         for problem in error.problems:
@@ -42,8 +43,12 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
 
 
-def begin(run: RunDir) -> int:
-    """Prints port and directory of the attempt to start; nothing if the run is over."""
+def begin(run: RunDir, python: str) -> int:
+    """Prints port and directory of the attempt to start; nothing if the run is over.
+
+    Args:
+        python: of the training; one that is not here is inside a container.
+    """
     status = read_json(run.status)
     if status is None:
         what = "the run directory is not visible on this node, or has no status.json"
@@ -65,7 +70,7 @@ def begin(run: RunDir) -> int:
     if port is None:
         raise FullrankError(Problem(f"ports {plan.get('port')} to {plan['port'] + 19} are all taken on this node", fix="submit again"))
     facts = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")}
-    first = look_at_node(run.path).as_dict() if plan.get("command", [None])[0] == sys.executable else None  # else another python, of a container
+    first = look_at_node(run.path).as_dict() if is_same_python(python) else None
     write_json(attempt.job, facts | {"port": port, "begun": time.time(), "first_node": first})
     update_status(
         run,
@@ -81,6 +86,17 @@ def begin(run: RunDir) -> int:
     )
     print(port, attempt.path)
     return EXIT_DONE
+
+
+def is_same_python(python: str) -> bool:
+    """Returns whether the training's python is the one that runs this: asked of it, because it may be a link, a wrapper, or inside a container."""
+    if python == sys.executable:
+        return True
+    try:
+        answer = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return answer.strip() == sys.prefix
 
 
 def _forget_lock(run: RunDir, status: dict[str, Any]) -> None:
@@ -124,7 +140,7 @@ def end(attempt: Attempt, code: int) -> int:
     if status.get("attempt") not in (None, attempt.number):
         print(f"attempt {attempt.number} is over: attempt {status['attempt']} has taken the run over", file=sys.stderr)
         return EXIT_DONE
-    reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path))]
+    reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path)) and "ended" in report]
     ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists())
     for line in differing(reports):
         print(f"warning: {line}", file=sys.stderr)

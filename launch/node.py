@@ -6,19 +6,22 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.agent import Outcome, run_members
-from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, FullrankError, Problem
-from launch.config.lock import lock_run
+from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, FullrankError, PreflightError, Problem
+from launch.config.lock import RunLock, lock_run
 from launch.config.run_dir import Attempt, RunDir, read_json, write_json
 from launch.failures import Failure
 from launch.members import Member
-from launch.node_checks import NodeFacts, check_lookup, check_node, look_at_node, look_up
+from launch.node_checks import check_lookup, check_node, look_at_node, look_up
+
+START_PATIENCE_S = 300.0
+"""How long node 0 waits for the first word of the others; a prolog or a container's image may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def main(arguments: list[str]) -> int:
         if warning := check_lookup(facts.host, place.master_address, look_up(place.master_address)):
             print(f"warning: {warning}", file=sys.stderr)
         with ExitStack() as held:
-            beat = held.enter_context(lock_run(run)).beat_or_refuse if place.node == 0 else _no_beat
+            write_report(attempt, place.node, {**facts.as_dict(), "node": place.node, "started": started})
+            beat = _beat_of_all(attempt, place, held.enter_context(lock_run(run))) if place.node == 0 else _no_beat
             outcome = run_members(members(plan, place, run, attempt), attempt, "script" in plan, beat)
     except FullrankError as error:
         for problem in error.problems:
@@ -53,7 +57,7 @@ def main(arguments: list[str]) -> int:
         failure = Failure(None, socket.gethostname(), os.getpid(), time.time(), "configuration", message, phase="start", exit_code=error.exit_code)
         outcome = Outcome(error.exit_code, (error.exit_code,), failure)
         place = Place(int(os.environ.get("SLURM_NODEID", 0)), 0, "", "")
-    write_report(attempt, place.node, facts, outcome, started)
+    write_report(attempt, place.node, {**facts.as_dict(), "node": place.node, "started": started} | describe_outcome(outcome))
     return EXIT_DONE if outcome.failure is None and is_agreed(outcome, "script" in plan) else outcome.exit_code or EXIT_CONFIG
 
 
@@ -99,6 +103,27 @@ def _rank_place(rank: int, local_rank: int, joins: bool) -> dict[str, str]:
     return {"RANK": str(rank), "LOCAL_RANK": str(local_rank)} if joins else {}
 
 
+def _beat_of_all(attempt: Attempt, place: Place, lock: RunLock) -> Callable[[], None]:
+    """Returns what node 0 does every few seconds: it shows for all nodes that the run lives, and at first looks whether they have come.
+
+    Srun does not end the others where one could not be started, and they would wait for its ranks for half an hour.
+    """
+    started, has_come = time.monotonic(), False
+
+    def beat() -> None:
+        nonlocal has_come
+        lock.beat_or_refuse()
+        if has_come:
+            return
+        missing = [str(node) for node in range(place.num_nodes) if not attempt.node_report(node).exists()]
+        has_come = not missing
+        if missing and time.monotonic() > started + START_PATIENCE_S:
+            what = f"node {', '.join(missing[:8])} of {place.num_nodes} of the job did not start within {START_PATIENCE_S:.0f} s"
+            raise PreflightError(Problem(what, socket.gethostname(), fix="the job's log has srun's words; scontrol show hostnames names the nodes"))
+
+    return beat
+
+
 def _no_beat() -> None:
     """The agent of node 0 shows for all of them that the run lives."""
 
@@ -109,21 +134,22 @@ def is_agreed(outcome: Outcome, is_script: bool) -> bool:
     return outcome.exit_code in codes or (is_script and bool(outcome.heard))
 
 
-def write_report(attempt: Attempt, node: int, facts: NodeFacts, outcome: Outcome, started: float) -> None:
+def describe_outcome(outcome: Outcome) -> dict[str, Any]:
+    """Returns what a node's report says at its end, beside what it said at its start."""
+    return {
+        "ended": time.time(),
+        "exit_code": outcome.exit_code,
+        "codes": list(outcome.codes),
+        "heard": [number.name for number in outcome.heard],
+        "failure": outcome.failure.as_dict() if outcome.failure else None,
+        "num_others": outcome.num_others,
+    }
+
+
+def write_report(attempt: Attempt, node: int, report: dict[str, Any]) -> None:
     """Writes what `launch.job end` reads; on a disk that cannot be written only srun's code tells."""
     try:
         attempt.nodes.mkdir(exist_ok=True)
-        report = {
-            **facts.as_dict(),
-            "node": node,
-            "started": started,
-            "ended": time.time(),
-            "exit_code": outcome.exit_code,
-            "codes": list(outcome.codes),
-            "heard": [number.name for number in outcome.heard],
-            "failure": outcome.failure.as_dict() if outcome.failure else None,
-            "num_others": outcome.num_others,
-        }
         write_json(attempt.node_report(node), report)
     except OSError as error:
         print(f"warning: {attempt.nodes} cannot be written: {error.strerror}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -191,14 +190,10 @@ def parse_version(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def parse_exempt_time(text: str) -> int:
-    """Returns `30 sec` as 30."""
-    return _number(text.split()[0]) if text.split() else 0
-
-
-def expand_ids(jobs: Iterable[str]) -> list[str]:
-    """Returns the plain job ids behind ids of array tasks, each once."""
-    return list(dict.fromkeys(job.partition("_")[0] for job in jobs))
+def first_host(node_list: str) -> str:
+    """Returns the first of `node[01-04,7]` or `node1,node2`: the node that runs a job's script."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", node_list)
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else node_list
 
 
 def _number(text: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +55,17 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Ends slurmd and every process on a node, as a crash would."""
         end(network.processes_on(self._node(node)), patience_s=0.0)
+
+    @contextlib.contextmanager
+    def hidden(self, node: str, folder: Path) -> Iterator[None]:
+        """Hides what is in a folder from one node, as where a file system is not mounted there."""
+        pid = next(pid for pid, name in living(self.folder).items() if name == f"slurmd-{node}")
+        inside = ["nsenter", "--mount", "--target", str(pid)]
+        subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "mode=0755,ro", "none", str(folder)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*inside, "umount", str(folder)], check=True)
 
     def _node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

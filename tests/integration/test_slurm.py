@@ -154,9 +154,12 @@ def local_losses(shared: Path) -> dict[int, float]:
         ("--nodes", "3"),
         ("--nodes", "2", "--processes-per-node", "2"),
         ("--nodes", "2", "--launcher", "accelerate"),
-        ("--nodes", "1", "--processes-per-node", "2", "--launcher", "accelerate"),
+        ("--nodes", "1", "--strategy", "fsdp2"),
+        ("--nodes", "2", "--strategy", "fsdp2", "--launcher", "accelerate"),
+        ("--nodes", "2", "--strategy", "zero3"),
+        ("--nodes", "1", "--processes-per-node", "2", "--strategy", "zero1", "--launcher", "accelerate"),
     ],
-    ids=["3x1", "2x2", "2x1-stock", "1x2-stock"],
+    ids=["3x1", "2x2", "2x1-stock", "1x1-fsdp2", "2x1-fsdp2-stock", "2x1-zero3", "1x2-zero1-stock"],
 )
 def test_losses_are_those_of_one_process_here(words, submit, until, local_losses):
     run = submit(*words)
@@ -192,9 +195,7 @@ def undisturbed() -> dict[str, Path]:
 
 @pytest.mark.parametrize("partition", ["main", "graced"], ids=["grace-0", "grace-30"])
 def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, until, undisturbed):
-    if not undisturbed:
-        undisturbed["run"] = submit("--nodes", "2", *LONG)
-        until(undisturbed["run"], "completed")
+    whole_run(undisturbed, submit, until)
     run = submit("--nodes", "2", "--partition", partition, *LONG)
     for number in range(1, PREEMPTIONS + 1):
         until(run, "running", step=STEPS * number // (PREEMPTIONS + 2))
@@ -204,6 +205,14 @@ def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, u
     assert list(losses(run)) == list(range(1, STEPS + 1))
     assert weights(run) == weights(undisturbed["run"])
     assert losses(run) == losses(undisturbed["run"])
+
+
+def whole_run(undisturbed: dict[str, Path], submit, until) -> Path:
+    """Returns the run that nothing has disturbed."""
+    if not undisturbed:
+        undisturbed["run"] = submit("--nodes", "2", *LONG)
+        until(undisturbed["run"], "completed")
+    return undisturbed["run"]
 
 
 def last_step(run: Path) -> int:
@@ -317,15 +326,84 @@ def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
     assert list(losses(run)) == list(range(1, STEPS + 1))
 
 
-def test_a_job_that_dies_before_training_is_told(fullrank, submit, shared, until):
-    (shared / "odd.yaml").write_text((shared / "site.yaml").read_text() + "modules: [no_such_module]\n")
+@pytest.mark.parametrize("node", ["node2", "node1"], ids=["another", "the-first"])
+def test_a_node_cut_off_from_the_network_is_given_up(node, cluster, submit, until, undisturbed):
+    """The processes on it live on, and are to leave the run alone; node1 has rank 0, the job's script and the lock."""
+    run = submit("--nodes", "2", *LONG)
+    until(run, "running", step=100)
+    cluster.set_cable(node, is_plugged=False)
+    try:
+        until_attempt(run, 2)
+    finally:
+        cluster.set_cable(node, is_plugged=True)
+    until(run, "completed")
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    assert losses(run) == losses(whole_run(undisturbed, submit, until))
+    assert weights(run) == weights(undisturbed["run"])
+    wait_for_nodes(cluster)
+
+
+def wait_for_nodes(cluster: Cluster) -> None:
+    """Returns when every node is idle."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (states := cluster.command("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split()) != ["idle"] * 3:
+        assert time.monotonic() < deadline, states
+        time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("modules: [no_such_module]", "module: command not found"),
+        ("python: /nowhere/env/bin/python", "/nowhere/env/bin/python: No such file or directory"),
+        ("setup: ['source /nowhere/activate']", "/nowhere/activate: No such file or directory"),
+    ],
+    ids=["module", "venv", "setup"],
+)
+def test_a_job_that_dies_before_training_is_told(line, words, fullrank, shared):
+    (shared / "odd.yaml").write_text(f"{(shared / 'site.yaml').read_text()}{line}\n")
     run = Path(json.loads(fullrank("submit", "./tiny.yaml", "--cluster", "./odd.yaml", "--json").stdout)["run"])
-    deadline = time.monotonic() + 30
-    while (status := json.loads(fullrank("status", str(run), "--json").stdout))["state"] in ALIVE and time.monotonic() < deadline:
-        time.sleep(0.5)
+    status = settled(fullrank, run)
     assert status["state"] == "failed"
     assert "before training began" in status["note"]
-    assert "module: command not found" in status["note"]
+    assert words in status["note"]
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"], ids=["the-first", "another"])
+def test_a_node_that_does_not_see_the_run_directory_is_named(node, cluster, fullrank, shared):
+    root = shared / "unshared"
+    root.mkdir(exist_ok=True)
+    with cluster.hidden(node, root):
+        answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--run-root", str(root), "--json")
+        status = settled(fullrank, Path(json.loads(answer.stdout)["run"]))
+    assert status["state"] == "failed"
+    told = f"{status.get('note')} {status.get('message')}"
+    assert node in told
+    assert "run_root" in told
+
+
+def settled(fullrank, run: Path) -> dict[str, Any]:
+    """Returns what `fullrank status` says of a run once that is neither waiting nor running."""
+    deadline = time.monotonic() + 60
+    while (status := json.loads(fullrank("status", str(run), "--json").stdout))["state"] in ALIVE and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return dict(status)
+
+
+def test_a_node_with_other_versions_is_refused_before_torch_loads(cluster, fullrank, shared, tmp_path):
+    """node2 finds another torch before the environment's, by its metadata alone."""
+    other = tmp_path / "other"
+    (other / "torch-0.1.dist-info").mkdir(parents=True)
+    (other / "torch-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.1\n")
+    change = f"if [[ $(hostname) == node2 ]]; then export PYTHONPATH={other}:$PYTHONPATH; fi"
+    (tmp_path / "python").write_text(f'#!/bin/bash\n{change}\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    (shared / "odd.yaml").write_text(f"{(shared / 'site.yaml').read_text()}python: {tmp_path}/python\n")
+    run = Path(json.loads(fullrank("submit", "./tiny.yaml", "--cluster", "./odd.yaml", "--nodes", "2", "--json").stdout)["run"])
+    status = settled(fullrank, run)
+    assert status["state"] == "failed"
+    assert "torch differs: node1" in status["message"]
+    assert "node2 0.1" in status["message"]
 
 
 def test_the_job_runs_the_code_that_was_submitted(submit, shared, until, fullrank):
@@ -373,6 +451,50 @@ def test_a_chain_goes_on_where_the_first_job_stopped(cluster, submit, until):
     until_attempt(run, 2)
     until(run, "completed")
     assert list(losses(run)) == list(range(1, STEPS + 1))
+
+
+def test_where_preemption_cancels_a_chain_is_submitted_and_goes_on(cluster, fullrank, submit, until):
+    run = submit("--nodes", "2", "--partition", "cancelling", *LONG)
+    ids = (run / "job_ids.txt").read_text().split()
+    assert len(ids) == 4
+    until(run, "running", step=100)
+    preempt(cluster)
+    until_attempt(run, 2)
+    until(run, "completed")
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    deadline = time.monotonic() + 60
+    while left := cluster.command("squeue", "-h", "-j", ",".join(ids), "-t", "all", "-o", "%i %T", check=False).splitlines():
+        if {line.split()[1] for line in left} <= {"COMPLETED", "CANCELLED", "PREEMPTED"}:
+            break
+        assert time.monotonic() < deadline, left  # the rest of the chain left the queue by itself
+        time.sleep(1)
+    assert {line.split()[0] for line in left if line.split()[1] == "CANCELLED"} == set(ids[2:])
+
+
+def test_logs_are_followed_over_a_requeue_and_of_every_rank_and_node(cluster, fullrank, shared, until):
+    words = ["submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--follow", "--run-dir", str(shared / "followed"), *LONG]
+    environment = clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    following = subprocess.Popen(
+        [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    run = shared / "followed"
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (run / "status.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        status = until(run, "running", step=100)
+        cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])
+        until(run, "completed")
+        seen, _ = following.communicate(timeout=60)
+    finally:
+        following.kill()
+    assert following.returncode == 0
+    for attempt in ("0001", "0002"):
+        assert (run / "attempts" / attempt / "rank_00000.log").read_text() in seen
+    assert fullrank("logs", str(run), "--rank", "1").stdout == (run / "attempts" / "0002" / "rank_00001.log").read_text()
+    assert fullrank("logs", str(run), "--node", "1", "--attempt", "1").stdout == (run / "attempts" / "0001" / "node_00001.log").read_text()
+    assert "--node 0, 1" in fullrank("logs", str(run), "--node", "2", code=None).stderr
 
 
 def test_run_in_an_allocation_trains_on_its_nodes(cluster, shared, local_losses):

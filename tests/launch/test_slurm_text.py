@@ -11,6 +11,7 @@ from launch.slurm_text import (
     Accounted,
     Partition,
     Queued,
+    first_host,
     parse_gpus,
     parse_job_id,
     parse_records,
@@ -106,3 +107,11 @@ def test_a_partition_has_its_own_preemption():
     site = recorded_site()
     assert [site.preempt_mode(name) for name in (None, "main", "cancelling", "urgent")] == ["REQUEUE", "REQUEUE", "CANCEL", "OFF"]
     assert (site.grace_s("main"), site.grace_s("graced")) == (30, 60)
+
+
+@pytest.mark.parametrize(
+    ("node_list", "host"),
+    [("node[1-3]", "node1"), ("node[01,07-09]", "node01"), ("gpu7,gpu9", "gpu7"), ("a", "a"), ("rack[2-3]n[4-5],x", "rack2n4"), ("", "")],
+)
+def test_the_first_host_of_a_list(node_list, host):
+    assert first_host(node_list) == host
