@@ -44,6 +44,7 @@ def count_train_samples(experiment: Experiment, source: Source) -> SampleCount:
         return SampleCount(None, "the data has not been prepared yet")
     data = experiment.data
     count -= sum(round(fraction * count) for fraction in (data.validation_fraction, data.test_fraction) if fraction is not None)
+    count = count if data.train_fraction is None else round(data.train_fraction * count)
     return SampleCount(min(count, data.limit) if data.limit else count)
 
 

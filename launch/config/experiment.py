@@ -108,6 +108,9 @@ class Train(Section):
     global_batch_size: int = Field(gt=0, le=10**9, description="Samples an optimizer step, over all processes and accumulation.")
     micro_batch_size: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Samples one process computes at once. null: the largest that divides its share, decided at plan time."
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the train split that is trained on, drawn at random (by seed) after the other splits were cut. null: all."
+    )
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
