@@ -68,7 +68,7 @@ class ZeroState:
         shared = {key: value.cpu().clone() if isinstance(value, Tensor) else value for key, value in first.items() if key not in spread}
         state: dict[str, dict[str, Any]] = {}
         for number, (name, parameter) in enumerate(self._trained()):
-            entries = dict(shared)
+            entries = {key: value.clone() if isinstance(value, Tensor) else value for key, value in shared.items()}  # each counts its own steps
             for key in spread:
                 whole = safe_get_full_optimizer_state(parameter, key)
                 if is_mine(number):
