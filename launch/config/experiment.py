@@ -94,6 +94,9 @@ class Data(Section):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Share cut at random (by seed) from the train split when there is no test split."
     )
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the train split that is trained on, drawn at random (by seed) after the other splits were cut. null: all."
+    )
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="Use only the first N samples of each split. null: all.")
     on_bad_row: Literal["stop", "skip"] = Field(
         "stop", description="stop: end before training at a row that cannot be used. skip: leave it out, count and list it."
@@ -108,9 +111,6 @@ class Train(Section):
     global_batch_size: int = Field(gt=0, le=10**9, description="Samples an optimizer step, over all processes and accumulation.")
     micro_batch_size: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Samples one process computes at once. null: the largest that divides its share, decided at plan time."
-    train_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Share of the train split that is trained on, drawn at random (by seed) after the other splits were cut. null: all."
-    )
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
