@@ -105,7 +105,8 @@ def _load_network(kind: Any, config: Any, model: Model, label_names: Sequence[st
     _check_weights(network, report, _source(model))
     if model.gradient_checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return network, [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    network.new_tensors = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    return network, network.new_tensors
 
 
 def _draw_head(network: nn.Module, num_classes: int) -> None:
