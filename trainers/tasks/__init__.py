@@ -24,6 +24,7 @@ SampleKey = tuple[int, int]
 TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "image_classification": "trainers.tasks.image_classification",
+    "speech_ctc": "trainers.tasks.speech_ctc",
     "own": "trainers.tasks.own",
 }
 """task.kind -> its module, imported on use; each has build_task(experiment)."""

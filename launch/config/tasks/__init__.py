@@ -9,12 +9,13 @@ from pydantic import Field
 from launch.config.tasks.base import Metrics, TaskSection
 from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.own import OwnTask
+from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
 
-__all__ = ["ImageClassification", "Metrics", "OwnTask", "TaskOptions", "TaskSection", "TextClassification"]
+__all__ = ["ImageClassification", "Metrics", "OwnTask", "SpeechCtc", "TaskOptions", "TaskSection", "TextClassification"]
 
 TaskOptions = Annotated[
-    TextClassification | ImageClassification | OwnTask,
+    TextClassification | ImageClassification | SpeechCtc | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""
