@@ -10,7 +10,7 @@ from pathlib import Path
 from launch.config.experiment import Data, Experiment
 from launch.config.prepared import Listing, list_files, read_prepared, split_names
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import ImageClassification, OwnTask
+from launch.config.tasks import OwnTask, Pictures
 from launch.picture_samples import UNREADABLE, count_pictures
 
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
@@ -64,7 +64,7 @@ def _reason_it_may_change(experiment: Experiment) -> str | None:
 def _count(experiment: Experiment, source: Path, listing: Listing) -> int | None:
     """Returns the samples of the train split before anything is cut from it; None: not known without the training's libraries."""
     data = experiment.data
-    if isinstance(experiment.task, ImageClassification):
+    if isinstance(experiment.task, Pictures):
         return count_pictures(experiment.task, data, source, listing)
     path = source / data.splits.train if source.is_dir() else source
     kind = table_format(path, data)

@@ -24,6 +24,7 @@ SampleKey = tuple[int, int]
 TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "image_classification": "trainers.tasks.image_classification",
+    "autoencoder": "trainers.tasks.autoencoder",
     "speech_ctc": "trainers.tasks.speech_ctc",
     "masked_lm": "trainers.tasks.masked_lm",
     "causal_lm": "trainers.tasks.causal_lm",
