@@ -92,7 +92,8 @@ def test_a_name_that_does_not_match_and_a_missing_transcript_are_bad_rows(tmp_pa
     (folder / "x_2.txt").write_text("a b")
     splits = found(folder, {"train": "*.wav", "validation": None}, bad_rows, name_pattern=None)
     assert list(splits["train"].columns["text"]) == [None, None, "a b"]
-    assert [problem.what for problem in bad_rows.problems][0].endswith("_0.txt beside it, and there is no task.name_pattern")
+    assert len(bad_rows.problems) == 2
+    assert bad_rows.problems[0].what.endswith("_0.txt beside it, and there is no task.name_pattern")
 
 
 def test_a_table_names_recordings_beside_it(tmp_path):

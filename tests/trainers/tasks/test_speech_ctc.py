@@ -144,8 +144,8 @@ def test_what_a_run_saved_writes_down_a_recording_in_three_lines(tmp_path):
     recognise = load_recogniser(tmp_path / "model")
     assert recognise(write_recording(tmp_path / "new.wav", "bab")) == "bab"
     assert recognise(write_recording(tmp_path / "other.wav", "ba", rate=16000, channels=2)) == "ba"
+    (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(ValueError, match=r"text\.wav: cannot be read"):
-        (tmp_path / "text.wav").write_text("no sound")
         recognise(tmp_path / "text.wav")
     shown = task.illustrate(model.eval(), "validation", lambda batch: batch, tmp_path / "figures")
     assert shown.startswith("## Transcripts\n\nOf the validation split.")
