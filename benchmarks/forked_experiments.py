@@ -60,7 +60,8 @@ def differences(whole: Path, other: Path) -> list[str]:
     if first or len(records) != len(others):
         found.append(first or f"{len(records)} records became {len(others)}")
     last = max(int(path.name.rpartition("-")[2]) for path in (whole / "checkpoints").glob("checkpoint-*"))
-    for name in ("model/model.safetensors", f"checkpoints/checkpoint-{last}/model.safetensors"):
+    folders = ("model", f"checkpoints/checkpoint-{last}")
+    for name in [str(path.relative_to(whole)) for folder in folders for path in sorted((whole / folder).rglob("*.safetensors"))]:
         if not (other / name).is_file() or (whole / name).read_bytes() != (other / name).read_bytes():
             found.append(f"{name} differs")
     if not found:

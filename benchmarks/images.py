@@ -25,10 +25,11 @@ from torchvision.transforms import v2
 
 from launch.config.experiment import Experiment
 from launch.config.resolve import resolve_batches
+from trainers.images.samples import prepare
 from trainers.images.transforms import normalised
 from trainers.loader import build_step_loader
 from trainers.sampler import RankSteps
-from trainers.tasks.image_classification import ImageClassificationTask, prepare
+from trainers.tasks.image_classification import ImageClassificationTask
 
 BATCH = 32
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -56,7 +56,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=400, help="of each training")
     parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--kills-a-run", type=int, default=20)
-    parser.add_argument("--within", type=float, default=3.0, help="seconds after its start that a training is killed, if not in a checkpoint")
+    parser.add_argument("--within", type=float, default=3.0, help="seconds after (or in) its start that a training is killed, if not in a checkpoint")
     parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py; default: one process, or DDP")
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args(typed)
@@ -124,12 +124,14 @@ def disturb(words: list[str], run: Path, count: int, source: random.Random, tall
 
 def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, within_s: float) -> bool:
     """Kills a random rank at a random moment; returns False if the training was done before."""
-    writing = source.random() < 0.5
-    if writing:
+    number, chance = attempt_number(run) + 1, source.random()
+    if chance < 0.5:
         if not forked.wait_until(lambda: is_writing(run), ranks):
             return False
         time.sleep(source.random() * 0.02)
     else:
+        if chance > 0.6:  # else it may be starting yet
+            forked.wait_until(lambda: has_started(run, number), ranks)
         deadline = time.monotonic() + source.random() * within_s
         forked.wait_until(lambda: time.monotonic() > deadline, ranks)
     victim = source.choice(ranks)
@@ -144,8 +146,7 @@ def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, ta
     tally.lost.append(lost)
     if hit:
         tally.lost_while_writing.append(lost)
-    status = json.loads((run / "status.json").read_text()) if (run / "status.json").is_file() else {}
-    tally.phases["a checkpoint" if hit else "steps" if status.get("step") else "the start"] += 1
+    tally.phases["a checkpoint" if hit else "steps" if has_started(run, number) else "the start"] += 1
     return True
 
 
@@ -174,6 +175,15 @@ def newest_whole(run: Path) -> str | None:
 
 def newest_step(run: Path) -> int:
     return int((newest_whole(run) or "-0").rpartition("-")[2])
+
+
+def attempt_number(run: Path) -> int:
+    return len(list((run / "attempts").glob("*")))
+
+
+def has_started(run: Path, number: int) -> bool:
+    """Returns whether the start of an attempt is over."""
+    return (run / "attempts" / f"{number:04d}" / "start.json").is_file()
 
 
 def is_writing(run: Path) -> bool:

@@ -23,6 +23,8 @@ def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | Unkn
         return size if isinstance(size, ModelSize) else count_with_torch("torchvision", source.name, num_labels, frozen)
     if not isinstance(experiment.task, TextClassification):
         return UnknownSize("only its own code knows the model")
+    if experiment.model.config is not None:
+        return UnknownSize("transformers builds the model from model.config")
     folder = find_model_folder(source)
     if folder is None:
         return UnknownSize("the model has not been fetched yet")

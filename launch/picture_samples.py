@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from launch.config.experiment import Data
 from launch.config.picture_files import CIFAR_PIXELS, ENDINGS, CifarLayout, find_cifar, find_idx, idx_names
 from launch.config.prepared import Listing
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 
 
 def picture_format(data: Data, source: Path, listing: Listing) -> str:
@@ -27,7 +27,7 @@ def picture_format(data: Data, source: Path, listing: Listing) -> str:
     return "parquet" if any(name.endswith(".parquet") for name, _, _ in listing) else "image_folder"
 
 
-def count_pictures(options: ImageClassification, data: Data, source: Path, listing: Listing) -> int | None:
+def count_pictures(options: Pictures, data: Data, source: Path, listing: Listing) -> int | None:
     """Returns the pictures of the train split as the source has them; None where only reading them tells.
 
     Raises:

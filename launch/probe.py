@@ -282,8 +282,13 @@ def _missing_paths(experiment: Experiment, model: Source, data: Source) -> dict[
     paths = {key: source.path for key, source in named.items() if isinstance(source, LocalPath)}
     if isinstance(data, LocalPath) and data.path.is_dir():
         splits = {f"data.splits.{name}": value for name, value in experiment.data.splits.model_dump().items()}
-        paths |= {key: data.path / value for key, value in splits.items() if value and Path(value).suffix}
+        paths |= {key: data.path / value for key, value in splits.items() if value and Path(value).suffix and not _is_pattern(value)}
     return {key: path for key, path in paths.items() if not path.exists()}
+
+
+def _is_pattern(split: str) -> bool:
+    """Returns whether a split may be a shell pattern of paths, as an audio_folder has; the ranks say if nothing matches it."""
+    return any(letter in split for letter in "*?[")
 
 
 def _hub_cached(experiment: Experiment, model: Source, data: Source) -> frozenset[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from launch.config.experiment import Data, Experiment
 from launch.config.prepared import Listing, list_files, read_prepared, split_names
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import ImageClassification, OwnTask
+from launch.config.tasks import OwnTask, Pictures
 from launch.picture_samples import UNREADABLE, count_pictures
 
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
@@ -44,6 +44,7 @@ def count_train_samples(experiment: Experiment, source: Source) -> SampleCount:
         return SampleCount(None, "the data has not been prepared yet")
     data = experiment.data
     count -= sum(round(fraction * count) for fraction in (data.validation_fraction, data.test_fraction) if fraction is not None)
+    count = count if data.train_fraction is None else round(data.train_fraction * count)
     return SampleCount(min(count, data.limit) if data.limit else count)
 
 
@@ -63,7 +64,7 @@ def _reason_it_may_change(experiment: Experiment) -> str | None:
 def _count(experiment: Experiment, source: Path, listing: Listing) -> int | None:
     """Returns the samples of the train split before anything is cut from it; None: not known without the training's libraries."""
     data = experiment.data
-    if isinstance(experiment.task, ImageClassification):
+    if isinstance(experiment.task, Pictures):
         return count_pictures(experiment.task, data, source, listing)
     path = source / data.splits.train if source.is_dir() else source
     kind = table_format(path, data)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import tiny_bert, tiny_sentences
+from tests.tiny_sounds import tiny_recordings
 
 Sections = dict[str, Any]
 """Sections of an experiment (model, task, data and what else matters), beside those of `shared`."""
@@ -34,11 +35,26 @@ def text_classification(folder: Path) -> Sections:
     }
 
 
+def speech_ctc(folder: Path) -> Sections:
+    return {
+        "model": {"class": "trainers.architectures.speech_network:SpeechNetwork", "kwargs": {"width": 16, "num_recurrent": 1}, "dropout": 0.0},
+        "task": {"kind": "speech_ctc", "name_pattern": r"(?P<text>[ab]+)_\d+\.wav", "sample_rate": 8000, "num_mels": 16},
+        "data": {
+            "source": str(tiny_recordings(folder / "sounds", 61)),
+            "format": "audio_folder",
+            **CUT,
+            "splits": {"train": "*.wav", "validation": None},
+        },
+        "evaluate": {"metric": "wer", "every": "4 steps", "batch_size": 4},
+    }
+
+
 CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
 """Of a data section: validation and test are cut from train."""
 
 TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
+    "speech_ctc": TinyTask(speech_ctc),
 }
 """By name: every task, and every way of one that learns by other code."""
 

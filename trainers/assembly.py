@@ -27,6 +27,8 @@ from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
+from trainers.lora import AdapterFiles, add_adapters
+from trainers.model_files import ModelFiles, WholeModel
 from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
 from trainers.own_code import use_own_code
 from trainers.random_states import seed_random_states
@@ -80,13 +82,14 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     model = build_model(task, experiment)
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
+    files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
-    checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values)
+    checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values, files)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
     check_end(run.path, progress.step, num_steps)
@@ -148,6 +151,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
 def build_model(task: Task, experiment: Experiment) -> nn.Module:
     """Returns the task's model as the experiment wants it trained."""
     model = task.build_model()
+    if experiment.model.lora is not None:
+        model = add_adapters(model, experiment.model.lora, experiment.seed)
     freeze_parameters(model, experiment.model.freeze)
     if experiment.model.compile:
         model.compile()
@@ -172,7 +177,7 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     """Returns the line that says what is about to run; `held_bytes`: the parameters in the memory of the rank that has most of them."""
     trained, total = num_parameters
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
-    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
+    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.3g} of {total / 1e6:.3g} M parameters"
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
     how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
     return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"

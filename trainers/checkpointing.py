@@ -26,6 +26,7 @@ from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
 from trainers.manifest import find_newest, is_complete, is_usable, prune, publish
+from trainers.model_files import ModelFiles, WholeModel
 from trainers.named_state import join_shares
 from trainers.random_states import random_states, restore_random_states, seed_random_states
 from trainers.restoring import refuse_other_optimizer, restore_schedule
@@ -60,8 +61,18 @@ class Progress:
 class Checkpoints:
     """Saves and restores the state of one run."""
 
-    def __init__(self, run: RunDir, options: config.Checkpoint, engine: Engine, task: Task, experiment: Mapping[str, Any]) -> None:
-        self._run, self._options, self._engine, self._task, self._experiment = run, options, engine, task, experiment
+    def __init__(
+        self,
+        run: RunDir,
+        options: config.Checkpoint,
+        engine: Engine,
+        task: Task,
+        experiment: Mapping[str, Any],
+        files: ModelFiles | None = None,
+    ) -> None:
+        """Args: files: how weights lie in a checkpoint; None: whole, in the library's format."""
+        self._run, self._options, self._engine, self._experiment = run, options, engine, experiment
+        self.files: ModelFiles = files or WholeModel(task)
         self._data = data_facts(task)
         self._writer: threading.Thread | None = None
         self._failure: OSError | None = None
@@ -97,6 +108,7 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
             "experiment": dict(self._experiment),
             "data": self._data,
+            "foundation": self.files.foundation,
         }
         weights = snapshot.weights
         if self._options.background:
@@ -160,6 +172,7 @@ class Checkpoints:
             fix = "update fullrank" if state["format"] > STATE_FORMAT else "go on with the fullrank that wrote it"
             raise StateError(Problem(f"was written in format {state['format']}, and this fullrank reads {STATE_FORMAT}", where=str(path), fix=fix))
         of_data = changed_data(*facts_to_compare(state, self._data))
+        _refuse_other_foundation(state.get("foundation"), self.files.foundation, path)
         self.notes += _refuse_other_training([*changed_keys(state["experiment"], self._experiment), *of_data], path)
         self.load_weights(path, model)
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True, mmap=True)
@@ -190,7 +203,7 @@ class Checkpoints:
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
         """Replaces the model's weights by a checkpoint's. Every rank must call this."""
-        self._engine.restore_weights(model, path / "model.safetensors")
+        self._engine.restore_weights(model, self.files.open(path))
 
     def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
         temporary, is_main = path.with_name(f".{path.name}.tmp"), self._engine.world.is_main
@@ -204,7 +217,7 @@ class Checkpoints:
             if not is_main:
                 torch.save(tensors, temporary / SHARES.replace("*", f"{self._engine.world.rank:05d}"))
                 return
-            self._task.save(module, temporary, weights)
+            self.files.write(module, temporary, weights)
             torch.save(tensors, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
@@ -240,6 +253,13 @@ class Checkpoints:
         for rank, what in enumerate(everywhere):
             if what is not None:
                 raise OSError(f"rank {rank}: {what}")
+
+
+def _refuse_other_foundation(before: str | None, now: str | None, path: Path) -> None:
+    """Raises StateError where the frozen weights that a checkpoint does not hold are others than it was written beside."""
+    if before is not None and before != now:
+        what = "rests on frozen weights that are not those of model.source any more: going on would be another training"
+        raise StateError(Problem(what, where=str(path), key="model.source", fix="the model as it was, or a new run"))
 
 
 def _refuse_other_training(changes: Sequence[Change], path: Path) -> list[str]:

@@ -63,7 +63,7 @@ def save_model(training: Training, weights: dict[str, Tensor]) -> None:
     """Replaces <run>/model by the model with these weights, in its library's own format. Rank 0 only."""
     temporary = training.run.model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    training.task.save(training.engine.exported(training.model), temporary, weights)
+    training.checkpoints.files.export(training.engine.exported(training.model), temporary, weights)
     shutil.rmtree(training.run.model, ignore_errors=True)
     temporary.rename(training.run.model)
 

@@ -44,9 +44,9 @@ def load_splits(data: Data, fields: Fields, bad_rows: BadRows) -> dict[str, Spli
 def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Split]:
     """Returns the splits after the fractions have been cut from train and each has been limited.
 
-    A permutation of train's rows decides: its first part is validation, the next is test, the rest stays train; each part keeps
-    the order of the source. It comes from numpy's RandomState, whose numbers are frozen for good (NEP 19), so the parts are
-    disjoint and the same everywhere.
+    A permutation of train's rows decides: its first part is validation, the next is test, and of the rest as many stay train as
+    data.train_fraction says (a smaller share is part of a larger one); each part keeps the order of the source. It comes from numpy's
+    RandomState, whose numbers are frozen for good (NEP 19), so the parts are disjoint and the same everywhere.
 
     Raises:
         ConfigError: a split without samples.
@@ -55,7 +55,7 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Spli
 
     divided = dict(splits)
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}
-    if any(fractions.values()):
+    if any(fractions.values()) or data.train_fraction is not None:
         train = divided["train"]
         order, start = np.random.RandomState(seed).permutation(len(train)), 0
         for name, fraction in fractions.items():
@@ -63,10 +63,11 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Spli
                 end = start + round(fraction * len(train))
                 divided[name] = train.select(np.sort(order[start:end]))
                 start = end
-        divided["train"] = train.select(np.sort(order[start:]))
+        end = len(order) if data.train_fraction is None else start + round(data.train_fraction * (len(order) - start))
+        divided["train"] = train.select(np.sort(order[start:end]))
     for name, split in divided.items():
         if not len(split):
-            fraction = fractions.get(name)
+            fraction = (fractions | {"train": data.train_fraction}).get(name)
             what = f"the {name} split has no samples" + (f": {fraction:g} of {len(splits['train'])} rows is none" if fraction else "")
             raise ConfigError(Problem(what, where=split.origin, key=f"data.{name}_fraction" if fraction else f"data.splits.{name}"))
     if data.limit is not None:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from launch.config.experiment import Precision
 from launch.config.strategy import Strategy
 from trainers.hardware import ACCELERATE_PRECISION, choose_device, prepare_arithmetic, refuse_precision
 from trainers.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
-from trainers.restoring import restore_weights
+from trainers.restoring import SavedWeights, restore_weights
 from trainers.told import refuse_contradictions
 from trainers.world import OTHER_WORLDS, World
 
@@ -176,9 +175,9 @@ class Engine:
         """Returns every weight whole on rank 0, elsewhere {}. Every rank must call this."""
         return dict(self.unwrap(model).state_dict()) if self.world.is_main else {}
 
-    def restore_weights(self, model: nn.Module, file: Path) -> None:
-        """Replaces the model's weights by those of a safetensors file. Every rank must call this."""
-        restore_weights(file, self.unwrap(model))
+    def restore_weights(self, model: nn.Module, saved: SavedWeights) -> None:
+        """Replaces the model's weights by saved ones. Every rank must call this."""
+        restore_weights(saved, self.unwrap(model))
 
     def restore_optimizer(self, model: nn.Module, optimizer: Any, saved: OptimizerState) -> None:
         """Replaces the optimizer's state by a saved one. Every rank must call this."""

@@ -61,7 +61,12 @@ def restore_optimizer_state(model: nn.Module, optimizer: Optimizer, saved: Optim
 
 
 def like_parameter(value: Any, parameter: Tensor) -> Any:
-    """Returns a whole tensor of the parameter's shape placed as the parameter is; anything else as it is. Nothing is communicated."""
+    """Returns a whole tensor of the parameter's shape placed as the parameter is; anything else as it is. Nothing is communicated.
+
+    Adam's count of steps is copied: a file may hold one for all parameters, and each of them would count in it.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return value.clone()
     if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
         device = parameter.to_local().device
         return distribute_tensor(value.to(device), parameter.device_mesh, parameter.placements, src_data_rank=None)

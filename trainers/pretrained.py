@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Model
 from launch.config.sources import HubName
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
@@ -41,6 +41,36 @@ def load_config(source: str) -> Any:
     return _load(AutoConfig, source, "configuration")
 
 
+def new_config(model: Model) -> Any:
+    """Returns the configuration that model.config describes, for the vocabulary and the special tokens of the source's tokenizer.
+
+    Raises:
+        ConfigError: transformers has no such type, or its configuration no such key or value.
+    """
+    from transformers import AutoConfig
+
+    values = dict(model.config or {})
+    kind, tokenizer = str(values.pop("model_type")), load_tokenizer(_source(model))
+    begin, end = (tokenizer.bos_token_id, tokenizer.cls_token_id), (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    of_tokenizer: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    of_tokenizer |= {
+        name: next((token for token in tokens if token is not None), None) for name, tokens in {"bos_token_id": begin, "eos_token_id": end}.items()
+    }
+    try:
+        known = AutoConfig.for_model(kind)
+    except ValueError as error:
+        raise ConfigError(Problem(f"transformers has no model type {kind!r}", key="model.config.model_type", allowed="gpt2, bert, ...")) from error
+    unknown = [name for name in values if not hasattr(known, name)]
+    if unknown:
+        near = suggest(unknown[0], [name for name in known.to_dict() if not name.startswith("_")])
+        what = f"a configuration of {kind} has no {unknown[0]!r}" + (f"; did you mean {near!r}?" if near else "")
+        raise ConfigError(Problem(what, key=f"model.config.{unknown[0]}"))
+    try:
+        return AutoConfig.for_model(kind, **(of_tokenizer | values))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(Problem(f"is no configuration of {kind}: {error}", key="model.config")) from error
+
+
 def load_model(kind: str, model: Model, label_names: Sequence[str], seed: int, pad_token_id: int) -> nn.Module:
     """Returns a model in float32 on the CPU; weights the source lacks (a new head) are drawn from `seed`.
 
@@ -53,7 +83,7 @@ def load_model(kind: str, model: Model, label_names: Sequence[str], seed: int, p
     """
     import transformers
 
-    config = load_config(_source(model))
+    config = load_config(_source(model)) if model.config is None else new_config(model)
     config.pad_token_id = pad_token_id if getattr(config, "pad_token_id", None) is None else config.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,13 +129,24 @@ def _load_network(kind: Any, config: Any, model: Model, label_names: Sequence[st
     if label_names:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: number for number, name in config.id2label.items()}
+    if model.config is not None:
+        network = kind.from_config(config)
+        network.new_tensors = []
+    else:
+        network = _load_weights(kind, config, model)
+    if model.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return network, network.new_tensors
+
+
+def _load_weights(kind: Any, config: Any, model: Model) -> Any:
+    """Returns the source's model; `new_tensors` are those that it has no weights for."""
     # A head for another number of classes is replaced, not an error: that is fine-tuning.
     options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
     network, report = _load(kind, _source(model), "model", **options)
     _check_weights(network, report, _source(model))
-    if model.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return network, [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    network.new_tensors = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    return network
 
 
 def _draw_head(network: nn.Module, num_classes: int) -> None:

@@ -23,7 +23,7 @@ MAX_FIELD_CHARS = 2**27
 PARQUET_BATCH_ROWS = 1000
 """Rows of a parquet file in memory at a time; they may be pictures."""
 
-READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
 
 
 def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
@@ -129,11 +129,30 @@ def _read_parquet(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> 
     return Split(dict(zip(fields, map(ArrowColumn, columns), strict=True)), str(path), range(num_rows), is_text_file=False)
 
 
+def _read_text(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
+    """Reads one text a line, in a column called text; blank lines are none."""
+    if data.columns is not None:
+        raise ConfigError(Problem("lines of text have one column, which is called text", str(path), "data.columns", fix="data.columns=null"))
+    check_columns(["text"], fields, str(path), None)
+
+    def usable(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        for line, text in enumerate(file, start=1):
+            if not _is_text(text):
+                bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
+            elif text.strip():
+                yield line, [text.strip()]
+
+    with _open_text(path, data.encoding) as file:
+        columns, lines = store_rows(usable(file), list(fields))
+    return Split(columns, str(path), lines, is_text_file=True)
+
+
 READERS: dict[str, Callable[[Path, Data, Fields, BadRows], Split]] = {
     "csv": _read_table,
     "tsv": _read_tsv,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
+    "text": _read_text,
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from launch.config.errors import Problem, StateError
@@ -17,32 +18,58 @@ _OF_A_LENGTH = ("total_steps", "_schedule_phases")
 _FIX = "a new run for the other model (fullrank run); --force is for values that leave every shape as it is"
 
 
-def restore_weights(file: Path, module: nn.Module) -> None:
-    """Replaces a model's weights by those of a safetensors file.
+class SavedWeights:
+    """The tensors of a safetensors file by their names in the model; each is read when it is asked for.
+
+    Args:
+        names: {name in the model: name in the file} where the file holds a part of the model's weights; None: all, by the same names.
+    """
+
+    def __init__(self, file: Path, names: Mapping[str, str] | None = None) -> None:
+        from safetensors import safe_open
+
+        self.file = file
+        self._opened = safe_open(file, "pt")
+        in_file = list(self._opened.keys())
+        self._names = {name: name for name in in_file} if names is None else {name: key for name, key in names.items() if key in in_file}
+        self.is_part = names is not None
+        """Whether weights that are not in it keep what they are: an adapter's file has no others."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor."""
+        return {name: tuple(self._opened.get_slice(key).get_shape()) for name, key in self._names.items()}
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields (name, tensor in host memory)."""
+        for name, key in self._names.items():
+            yield name, self._opened.get_tensor(key)
+
+
+def restore_weights(saved: SavedWeights, module: nn.Module) -> None:
+    """Replaces a model's weights by saved ones.
 
     Raises:
         StateError: names the first tensor that does not fit.
     """
-    from safetensors.torch import load_model
-
-    misfit = find_misfit(file, module)
+    misfit = find_misfit(saved, module)
     if misfit:
-        raise StateError(Problem(f"the weights do not fit this model: {misfit}", where=str(file), fix=_FIX))
-    load_model(module, file)
+        raise StateError(Problem(f"the weights do not fit this model: {misfit}", where=str(saved.file), fix=_FIX))
+    targets = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            targets[name].copy_(tensor)
 
 
-def find_misfit(file: Path, module: nn.Module) -> str | None:
+def find_misfit(weights: SavedWeights, module: nn.Module) -> str | None:
     """Returns what is wrong with the first tensor that does not fit, in the model's order, or None. Tied weights are saved once."""
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as opened:
-        saved = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+    saved = weights.shapes
     own = dict(module.state_dict(keep_vars=True))
     loaded = {id(tensor) for name, tensor in own.items() if name in saved} | {
         tensor.data_ptr() for name, tensor in own.items() if name in saved and tensor.numel()
     }
     for name, tensor in own.items():
-        if name not in saved and id(tensor) not in loaded and tensor.data_ptr() not in loaded:
+        if not weights.is_part and name not in saved and id(tensor) not in loaded and tensor.data_ptr() not in loaded:
             return f"{name} {tuple(tensor.shape)} is not in the checkpoint"
         if name in saved and saved[name] != tuple(tensor.shape):
             return f"{name} is {saved[name]} in the checkpoint and {tuple(tensor.shape)} here"

@@ -31,7 +31,7 @@ def worst_of(samples: Iterable[Judged]) -> list[Judged]:
     return heapq.nlargest(NUM_WORST, samples)
 
 
-def judged(indices: list[int], losses: Tensor, arguments: tuple[Tensor, ...]) -> Iterator[Judged]:
+def judged(indices: list[int], losses: Tensor, arguments: tuple[Any, ...]) -> Iterator[Judged]:
     """Yields the samples of a batch with their losses; none if the task gives one sum for all of them.
 
     Args:
@@ -40,10 +40,14 @@ def judged(indices: list[int], losses: Tensor, arguments: tuple[Tensor, ...]) ->
     """
     if losses.shape != (len(indices),):
         return
-    are_classes = len(arguments) == 2 and all(argument.shape == losses.shape and not argument.is_floating_point() for argument in arguments)
+    are_classes = len(arguments) == 2 and all(_are_classes(argument, losses) for argument in arguments)
     predicted, labels = (argument.tolist() for argument in arguments) if are_classes else ([None] * len(indices), [None] * len(indices))
     for index, loss, label, guess in zip(indices, losses.tolist(), labels, predicted, strict=True):
         yield Judged(loss if math.isfinite(loss) else math.inf, -index, label, guess)
+
+
+def _are_classes(argument: Any, losses: Tensor) -> bool:
+    return isinstance(argument, Tensor) and argument.shape == losses.shape and not argument.is_floating_point()
 
 
 def describe_worst(samples: Iterable[Judged], task: Task, split: str, folder: Path) -> list[dict[str, Any]]:

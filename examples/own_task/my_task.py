@@ -7,7 +7,8 @@ from pydantic import Field
 from torch.nn import functional
 
 from launch.config.tasks import ImageClassification
-from trainers.tasks.image_classification import ImageClassificationTask, prepared
+from trainers.images.samples import prepared
+from trainers.tasks.image_classification import ImageClassificationTask
 
 
 class Options(ImageClassification):

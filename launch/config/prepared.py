@@ -76,7 +76,7 @@ def split_names(data: Data) -> list[str | None]:
 
 def _key(experiment: Experiment, listing: Listing | None) -> str:
     data = experiment.data
-    is_cut = data.validation_fraction is not None or data.test_fraction is not None
+    is_cut = any(fraction is not None for fraction in (data.validation_fraction, data.test_fraction, data.train_fraction))
     source = parse_source(data.source, "data.source")
     if isinstance(source, LocalPath) and not source.path.is_file() and listing is None:
         listing = list_files(source.path, split_names(data))

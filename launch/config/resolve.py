@@ -10,7 +10,7 @@ from launch.config.durations import Duration
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Evaluate, Experiment
 from launch.config.load import LoadedExperiment
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 
 LARGEST_DEFAULT_MICRO_BATCH = 64
 """Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
@@ -119,6 +119,12 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
     if model.weights is not None and model.source is not None and not model.source.startswith("torchvision://"):
         what = f"{model.source} brings its own weights"
         problems.append(loaded.problem("model.weights", what, allowed="only with model.class or a torchvision:// source", fix="model.weights=null"))
+    if task.READS in ("sounds", "tables") and model.source is not None:
+        problems.append(loaded.problem("model.source", f"{task.kind} trains a network of a class", fix="model.source=null model.class=MODULE:NAME"))
+    if model.config is not None and (task.READS != "texts" or model.source is None):
+        problems.append(loaded.problem("model.config", f"only a model of texts with a tokenizer from model.source has one, not {task.kind}"))
+    if model.config is not None and not isinstance(model.config.get("model_type"), str):
+        problems.append(loaded.problem("model.config", "does not say which type of model", allowed="model_type: gpt2, bert, ... and its values"))
     if task.READS == "texts":
         if (model.source or "").startswith("torchvision://"):
             problems.append(loaded.problem("model.source", f"{model.source} is a network for pictures", allowed="a model of texts"))
@@ -130,10 +136,33 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
     return problems
 
 
+def _lora_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """Adapters rest on pretrained weights of transformers, all of which are frozen."""
+    model = loaded.experiment.model
+    if model.lora is None:
+        return []
+    problems = []
+    if model.source is None or model.source.startswith("torchvision://"):
+        what = f"adapts a pretrained model of transformers, and this is {model.class_ or model.source}"
+        problems.append(loaded.problem("model.lora", what, fix="model.lora=null; model.freeze trains a part of any model"))
+    if model.freeze:
+        what = "has no meaning beside model.lora, which freezes all but the adapters and the head"
+        problems.append(loaded.problem("model.freeze", what, fix="model.freeze=[]"))
+    return problems
+
+
+def _target_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """What only classes have is not ignored."""
+    task, smoothing = loaded.experiment.task, loaded.experiment.train.label_smoothing
+    if task.SMOOTHS_LABELS or not smoothing:
+        return []
+    return [loaded.problem("train.label_smoothing", f"has no meaning for {task.kind}", fix="train.label_smoothing=0.0")]
+
+
 def _image_problems(loaded: LoadedExperiment) -> list[Problem]:
     """The options of a picture's way into the network fit together."""
     task = loaded.experiment.task
-    if not isinstance(task, ImageClassification):
+    if not isinstance(task, Pictures):
         return []
     problems = []
     for key, values in {"task.mean": task.mean, "task.std": task.std}.items():
@@ -249,6 +278,8 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
 
 RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
     _model_problems,
+    _lora_problems,
+    _target_problems,
     _column_problems,
     _image_problems,
     _metric_problems,

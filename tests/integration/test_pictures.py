@@ -21,7 +21,8 @@ RECORDER = """\
 import json, os
 from pathlib import Path
 from launch.config.tasks import ImageClassification
-from trainers.tasks.image_classification import ImageClassificationTask, prepared
+from trainers.images.samples import prepared
+from trainers.tasks.image_classification import ImageClassificationTask
 
 class Options(ImageClassification):
     kind: str = "image_classification"

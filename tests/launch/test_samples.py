@@ -39,6 +39,7 @@ def test_what_is_cut_for_other_splits_is_not_trained_on(experiment_file, tmp_pat
     (tmp_path / "train.csv").write_text("sentence,label\n" + "a,1\n" * 15)
     assert counted(experiment_file, tmp_path, "data.validation_fraction=0.3", "data.test_fraction=0.1") == SampleCount(15 - 4 - 2)
     assert counted(experiment_file, tmp_path, "data.validation_fraction=0.3", "data.limit=7") == SampleCount(7)
+    assert counted(experiment_file, tmp_path, "data.validation_fraction=0.3", "data.train_fraction=0.2") == SampleCount(2)
 
 
 @pytest.mark.parametrize("override", ["data.on_bad_row=skip", "task.label_threshold=0.5"])

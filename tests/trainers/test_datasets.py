@@ -226,6 +226,17 @@ def test_fractions_are_disjoint_complete_and_the_same_for_the_same_seed() -> Non
     assert cut(100, seed=2, validation_fraction=0.1, test_fraction=0.2) != parts
 
 
+def test_a_share_of_train_leaves_the_other_splits_as_they_are_and_holds_every_smaller_share() -> None:
+    whole = cut(100, seed=1, validation_fraction=0.1, test_fraction=0.2)
+    half, tenth = (cut(100, seed=1, validation_fraction=0.1, test_fraction=0.2, train_fraction=share) for share in (0.5, 0.1))
+    assert (len(half["train"]), len(tenth["train"])) == (35, 7)
+    assert set(tenth["train"]) < set(half["train"]) < set(whole["train"])
+    assert {**half, "train": []} == {**tenth, "train": []} == {**whole, "train": []}
+    assert len(cut(10, train_fraction=0.3)["train"]) == 3
+    with pytest.raises(ConfigError, match=r"data.train_fraction: the train split has no samples: 0.01 of 3 rows is none"):
+        cut(3, train_fraction=0.01)
+
+
 def test_the_limit_counts_after_the_cut() -> None:
     assert {name: len(part) for name, part in cut(100, validation_fraction=0.3, limit=20).items()} == {"train": 20, "validation": 20}
 

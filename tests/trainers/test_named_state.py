@@ -35,6 +35,18 @@ def test_an_optimizer_goes_on_from_its_named_state_bit_by_bit(kind: type[Optimiz
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(again.parameters(), model.parameters(), strict=True))
 
 
+def test_one_count_of_steps_for_all_parameters_counts_a_step_once() -> None:
+    model, optimizer = trained(torch.optim.AdamW, fused=True)
+    step(model, optimizer)
+    state = named_optimizer_state(model, optimizer, to_host=True)
+    count = torch.tensor(1.0)
+    for entries in state["state"].values():
+        entries["step"] = count  # as torch.load gives them back, where ZeRO has saved them
+    restore_optimizer_state(model, optimizer, state)
+    step(model, optimizer)
+    assert [float(entries["step"]) for entries in optimizer.state.values()] == [2.0] * 4
+
+
 def test_the_shares_of_all_ranks_are_the_whole_state() -> None:
     model, optimizer = trained(torch.optim.AdamW)
     step(model, optimizer)

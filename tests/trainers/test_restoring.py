@@ -11,7 +11,7 @@ from launch.config import experiment as config
 from launch.config.errors import StateError
 from trainers.named_state import named_optimizer_state
 from trainers.optimizers import build_schedule
-from trainers.restoring import find_misfit, refuse_other_optimizer, restore_schedule, restore_weights
+from trainers.restoring import SavedWeights, find_misfit, refuse_other_optimizer, restore_schedule, restore_weights
 
 
 class Tied(nn.Module):
@@ -32,7 +32,7 @@ class Tied(nn.Module):
 def test_first_tensor_that_does_not_fit_is_named(tmp_path: Path, saved: nn.Module, now: nn.Module, words: str) -> None:
     save_file(saved.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(StateError) as refusal:
-        restore_weights(tmp_path / "model.safetensors", now)
+        restore_weights(SavedWeights(tmp_path / "model.safetensors"), now)
     assert f"the weights do not fit this model: {words}" in str(refusal.value)
     assert "a new run for the other model" in str(refusal.value)
 
@@ -40,8 +40,8 @@ def test_first_tensor_that_does_not_fit_is_named(tmp_path: Path, saved: nn.Modul
 def test_tied_weights_that_were_saved_once_fit(tmp_path: Path) -> None:
     model, other = Tied(), Tied()
     save_model(model, str(tmp_path / "model.safetensors"))
-    assert find_misfit(tmp_path / "model.safetensors", other) is None
-    restore_weights(tmp_path / "model.safetensors", other)
+    assert find_misfit(SavedWeights(tmp_path / "model.safetensors"), other) is None
+    restore_weights(SavedWeights(tmp_path / "model.safetensors"), other)
     assert torch.equal(other.b.weight, model.a.weight)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from launch.config.strategy import Strategy
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import gather, like_parameter, named_optimizer_state, whole_state_dict
+from trainers.restoring import SavedWeights
 from trainers.skeleton import without_weights
 from trainers.world import World
 
@@ -120,19 +120,19 @@ class Fsdp2Engine(Engine):
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
         return whole_state_dict(model, self.world.is_main)
 
-    def restore_weights(self, model: nn.Module, file: Path) -> None:
+    def restore_weights(self, model: nn.Module, saved: SavedWeights) -> None:
         """Every rank reads its own part of each tensor; nothing is communicated."""
-        from safetensors import safe_open
-
         targets = model.state_dict()
-        with safe_open(file, "pt") as tensors, torch.no_grad():
-            for name in tensors.keys():  # noqa: SIM118
+        with torch.no_grad():
+            for name, tensor in saved.items():
                 target = targets.pop(name)
-                target.copy_(like_parameter(tensors.get_tensor(name), target))
+                target.copy_(like_parameter(tensor, target))
+        if saved.is_part:
+            return
         tied = {id_of(parameter) for name, parameter in model.state_dict().items() if name not in targets}
         missing = [name for name, target in targets.items() if id_of(target) not in tied]
         if missing:
-            raise RuntimeError(f"{file} has no {missing[0]}")
+            raise RuntimeError(f"{saved.file} has no {missing[0]}")
 
     def close(self) -> None:
         super().close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +22,7 @@ from launch.config.strategy import Strategy
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import OptimizerState
+from trainers.restoring import SavedWeights
 from trainers.skeleton import without_weights
 from trainers.world import World
 
@@ -140,9 +140,9 @@ class ZeroEngine(Engine):
         assert self._state is not None
         return self._state.weights(self.world.is_main)
 
-    def restore_weights(self, model: nn.Module, file: Path) -> None:
+    def restore_weights(self, model: nn.Module, saved: SavedWeights) -> None:
         assert self._state is not None
-        self._state.restore_weights(file)
+        self._state.restore_weights(saved)
 
     def restore_optimizer(self, model: nn.Module, optimizer: Any, saved: OptimizerState) -> None:
         assert self._state is not None

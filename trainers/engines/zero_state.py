@@ -7,7 +7,6 @@ and bound to the number of ranks; these are neither.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.named_state import OptimizerState, group_options
+from trainers.restoring import SavedWeights
 
 
 class ZeroState:
@@ -68,7 +68,7 @@ class ZeroState:
         shared = {key: value.cpu().clone() if isinstance(value, Tensor) else value for key, value in first.items() if key not in spread}
         state: dict[str, dict[str, Any]] = {}
         for number, (name, parameter) in enumerate(self._trained()):
-            entries = dict(shared)
+            entries = {key: value.clone() if isinstance(value, Tensor) else value for key, value in shared.items()}  # each counts its own steps
             for key in spread:
                 whole = safe_get_full_optimizer_state(parameter, key)
                 if is_mine(number):
@@ -77,15 +77,13 @@ class ZeroState:
                 state[name] = entries
         return {"state": state, "groups": group_options(self._zero.optimizer)}
 
-    def restore_weights(self, file: Path) -> None:
-        """Replaces the weights by those of a safetensors file, of which one tensor at a time is whole on a rank."""
-        from safetensors import safe_open
-
+    def restore_weights(self, saved: SavedWeights) -> None:
+        """Replaces the weights by saved ones, of which one tensor at a time is whole on a rank."""
         targets = self._module.state_dict(keep_vars=True)
         found: set[int] = set()
-        with safe_open(file, "pt") as tensors, torch.no_grad():
-            for name in tensors.keys():  # noqa: SIM118
-                target, value = targets[name], tensors.get_tensor(name)
+        with torch.no_grad():
+            for name, value in saved.items():
+                target = targets[name]
                 found.add(id(target))
                 if hasattr(target, "ds_id"):
                     with GatheredParameters([target], modifier_rank=0):
@@ -95,8 +93,8 @@ class ZeroState:
                 if target.requires_grad:
                     self._write(target, value, None)
         missing = [name for name, target in targets.items() if id(target) not in found]
-        if missing:
-            raise RuntimeError(f"{file} has no {missing[0]}")
+        if missing and not saved.is_part:
+            raise RuntimeError(f"{saved.file} has no {missing[0]}")
 
     def restore_optimizer(self, saved: OptimizerState) -> None:
         """Replaces the optimizer's state by a saved one, of which each rank takes its part."""

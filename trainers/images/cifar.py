@@ -14,11 +14,11 @@ import numpy as np
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.picture_files import CIFAR_LAYOUTS, CIFAR_PIXELS, CifarLayout, find_cifar
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 from trainers.rows import Split
 
 
-def read_cifar(root: Path, wanted: Mapping[str, str], options: ImageClassification) -> dict[str, Split]:
+def read_cifar(root: Path, wanted: Mapping[str, str], options: Pictures) -> dict[str, Split]:
     """Returns the splits; pictures are uint8 [32, 32, 3] each.
 
     Raises:

@@ -16,13 +16,13 @@ import numpy as np
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.picture_files import find_idx, idx_names
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 from trainers.rows import Split
 
 _UNSIGNED_BYTE = 8
 
 
-def read_idx(folder: Path, wanted: Mapping[str, str], options: ImageClassification) -> dict[str, Split]:
+def read_idx(folder: Path, wanted: Mapping[str, str], options: Pictures) -> dict[str, Split]:
     """Returns the splits; pictures are uint8 [H, W, 1] each.
 
     Raises:

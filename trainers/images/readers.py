@@ -11,7 +11,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
 from launch.config.picture_files import ENDINGS, find_cifar, find_idx, unused_columns
 from launch.config.sources import HubName
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 from trainers.datasets import load_splits
 from trainers.images.cifar import read_cifar
 from trainers.images.idx import read_idx
@@ -23,7 +23,7 @@ Wanted = Mapping[str, str]
 """split -> what it is called in the source."""
 
 
-def load_pictures(data: Data, options: ImageClassification, bad_rows: BadRows) -> tuple[dict[str, Split], list[str]]:
+def load_pictures(data: Data, options: Pictures, bad_rows: BadRows) -> tuple[dict[str, Split], list[str]]:
     """Returns the splits that the source itself has, with the columns of task.image and task.label, and what a person should know of them.
 
     An image is a path, a mapping of the hub's form ({bytes, path}), or raw pixels, uint8 [H, W, C].
@@ -63,7 +63,7 @@ def _format(data: Data, place: Path | HubName) -> str:
     return "image_folder"
 
 
-def _read_image_folder(root: Path, wanted: Wanted, options: ImageClassification) -> tuple[dict[str, Split], list[str]]:
+def _read_image_folder(root: Path, wanted: Wanted, options: Pictures) -> tuple[dict[str, Split], list[str]]:
     """Reads SPLIT/CLASS/.../picture; the class names are those of the train split's folders, sorted."""
     folders = {split: _split_folder(root, split, name) for split, name in wanted.items()}
     names = options.label_names or _subfolders(folders["train"])

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from launch.config.tasks import ImageClassification
+from launch.config.tasks import Pictures
 
 _AUGMENTATIONS = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment, "auto": v2.AutoAugment}
 
 
-def build_evaluation_transform(options: ImageClassification) -> v2.Compose:
+def build_evaluation_transform(options: Pictures) -> v2.Compose:
     """Returns uint8 [C, H, W] -> uint8 [C, size, size], the same for every look at a picture."""
     return v2.Compose([_scaled(options), v2.CenterCrop(options.size)])
 
 
-def build_training_transform(options: ImageClassification) -> v2.Compose:
+def build_training_transform(options: Pictures) -> v2.Compose:
     """Returns uint8 [C, H, W] -> uint8 [C, size, size]; draws from torch's global random state."""
     steps: list[Any]
     if options.crop == "resized":
@@ -36,7 +36,7 @@ def build_training_transform(options: ImageClassification) -> v2.Compose:
     return v2.Compose(steps)
 
 
-def shortest_edge(options: ImageClassification) -> int:
+def shortest_edge(options: Pictures) -> int:
     """Returns the pixels that the shorter edge of a decoded picture needs, so that scaling it down loses nothing that can be seen.
 
     Twice what is cut out of it, as Pillow's thumbnail() keeps (its reducing_gap of 2.0).
@@ -61,5 +61,5 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return result
 
 
-def _scaled(options: ImageClassification) -> v2.Resize:
+def _scaled(options: Pictures) -> v2.Resize:
     return v2.Resize(options.resize) if options.resize else v2.Resize((options.size, options.size))

@@ -24,6 +24,10 @@ SampleKey = tuple[int, int]
 TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "image_classification": "trainers.tasks.image_classification",
+    "autoencoder": "trainers.tasks.autoencoder",
+    "speech_ctc": "trainers.tasks.speech_ctc",
+    "masked_lm": "trainers.tasks.masked_lm",
+    "causal_lm": "trainers.tasks.causal_lm",
     "own": "trainers.tasks.own",
 }
 """task.kind -> its module, imported on use; each has build_task(experiment)."""
@@ -83,7 +87,7 @@ class Task(Protocol):
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         """Returns (real tokens, computed tokens); their quotient is the share that is not padding."""
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
         """Returns the loss of each sample, float32 [B], how much they cover, and the arguments of metrics.update; no gradients are needed.
 
         A task whose loss belongs to no sample returns the sum, float32 []; then no worst samples are shown.

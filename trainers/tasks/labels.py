@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from launch.config.errors import ConfigError, Problem
-from launch.config.tasks import ImageClassification, TextClassification
+from launch.config.tasks import Pictures, TextClassification
 from trainers.rows import BadRows, Split
 
 MAX_CLASSES = 1000
@@ -30,7 +30,7 @@ class Labels:
     num_left_out: int = 0
 
 
-def read_labels(splits: Mapping[str, Split], options: TextClassification | ImageClassification, bad_rows: BadRows) -> Labels:
+def read_labels(splits: Mapping[str, Split], options: TextClassification | Pictures, bad_rows: BadRows) -> Labels:
     """Returns the classes of all splits; rows with an impossible label go to `bad_rows`.
 
     Classes are, in this order of preference: task.label_names, the names the data set brings, the sorted values of the train split.
@@ -104,7 +104,7 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
     return Labels(names, result, num_left_out)
 
 
-def _sorted_classes(options: TextClassification | ImageClassification, train: Split) -> list[int | str]:
+def _sorted_classes(options: TextClassification | Pictures, train: Split) -> list[int | str]:
     found = {value for raw in train.columns[options.label] if (value := _canonical(raw)) is not None}
     where, key = train.origin, "task.label"
     if len(found) < 2:

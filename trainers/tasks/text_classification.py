@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,22 +21,21 @@ from trainers.columns import Indices
 from trainers.data_facts import fingerprint_files
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
-from trainers.pretrained import load_config, load_model, load_tokenizer
+from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.classification import Classification
 from trainers.tasks.labels import missing_classes, read_labels
+from trainers.texts import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizers_version
 from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
 
 MAX_LISTED_ROWS = 20
-TEXTS_AT_ONCE = 1000
-"""Given to the tokenizer together: its answer weighs about 100 bytes a token until it is taken apart."""
 
 
 def build_task(experiment: Experiment) -> TextClassificationTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), _is_whole, lambda folder: prepare(experiment, folder))
+    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
     info = read_json(folder / INFO_FILE)
     assert info is not None, folder
     return TextClassificationTask(experiment, folder, info)
@@ -122,22 +119,16 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         "num_left_out": labels.num_left_out,
         "pad_token_id": tokenizer.pad_token_id,
         "padding_side": tokenizer.padding_side,
-        "tokenizers": importlib.metadata.version("tokenizers"),
+        "tokenizers": tokenizers_version(),
     }
     write_json(folder / INFO_FILE, info)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Returns whether the folder is complete, and of this version of the tokenizers library: another may cut texts into other tokens."""
-    info = read_json(folder / INFO_FILE)
-    return info is not None and info.get("tokenizers") == importlib.metadata.version("tokenizers")
 
 
 def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers: Sequence[int | None], bad_rows: BadRows) -> Split:
     """Returns the rows that have a class and texts, their label replaced by the class number."""
     is_usable = np.zeros(len(split), bool)
     for index, (number, *texts) in enumerate(zip(numbers, *(split.columns[column] for column in text_columns), strict=True)):
-        problem = next((p for column, text in zip(text_columns, texts, strict=True) if (p := _text_problem(column, text))), None)
+        problem = next((p for column, text in zip(text_columns, texts, strict=True) if (p := text_problem(column, text))), None)
         if number is not None and problem is not None:
             bad_rows.add(split.place(index), problem)
         is_usable[index] = number is not None and problem is None
@@ -145,16 +136,10 @@ def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers:
     return numbered.select(np.flatnonzero(is_usable))
 
 
-def _text_problem(column: str, text: object) -> str | None:
-    if text is None or (isinstance(text, str) and not text.strip()):
-        return f"the {column} is empty"
-    return None if isinstance(text, str) else f"the {column} {text!r} is not a text"
-
-
 def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenizer: Any) -> Iterator[dict[str, list[Any]]]:
     """Yields chunks of token numbers and labels; token_type_ids only for pairs, and only if the model tells the two apart."""
     has_types = len(text_columns) == 2 and "token_type_ids" in tokenizer.model_input_names
-    with _progress(len(split)) as bar:
+    with progress_bar(len(split)) as bar:
         for start in range(0, len(split), ROWS_PER_CHUNK):
             end = min(start + ROWS_PER_CHUNK, len(split))
             chunk: dict[str, list[Any]] = {}
@@ -170,24 +155,12 @@ def _tokenised(split: Split, text_columns: Sequence[str], options: Any, tokenize
             yield chunk | {"label": list(split.columns[options.label][start:end])}
 
 
-def _progress(num_rows: int) -> Any:
-    """Returns a progress bar on a terminal; nothing elsewhere (a rank's log)."""
-    from tqdm import tqdm
-
-    return tqdm(total=num_rows, desc="tokenising", unit=" rows", file=sys.stderr, disable=None, leave=False)
-
-
 def _check_length(options: TextClassification, source: str, tokenizer: Any) -> None:
     """Raises ConfigError if the model has no positions for task.max_length tokens, or these leave no room for a token of each text."""
-    config = load_config(source)
-    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
-    longest = min(limit for limit in limits if limit is not None)
-    if options.max_length > longest:
-        what = f"{options.max_length} tokens, but the model {source} reads at most {longest}"
-        raise ConfigError(Problem(what, key="task.max_length", fix=f"task.max_length={longest}"))
+    check_positions("task.max_length", options.max_length, source, tokenizer)
     num_texts = 1 if isinstance(options.text, str) else len(options.text)
     num_special = tokenizer.num_special_tokens_to_add(pair=num_texts == 2)
     shortest = num_special + num_texts
     if options.max_length < shortest:
         what = f"{options.max_length} tokens, but the model {source} adds {num_special} of its own to every input"
-        raise ConfigError(Problem(what, key="task.max_length", allowed=f"{shortest} to {longest}"))
+        raise ConfigError(Problem(what, key="task.max_length", allowed=f"{shortest} or more"))

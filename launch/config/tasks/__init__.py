@@ -6,15 +6,20 @@ from typing import Annotated
 
 from pydantic import Field
 
+from launch.config.tasks.autoencoder import Autoencoder
 from launch.config.tasks.base import Metrics, TaskSection
+from launch.config.tasks.causal_lm import CausalLm
 from launch.config.tasks.image_classification import ImageClassification
+from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.own import OwnTask
+from launch.config.tasks.pictures import Pictures
+from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
 
-__all__ = ["ImageClassification", "Metrics", "OwnTask", "TaskOptions", "TaskSection", "TextClassification"]
+__all__ = ["Autoencoder", "ImageClassification", "Metrics", "OwnTask", "Pictures", "SpeechCtc", "TaskOptions", "TaskSection", "TextClassification"]
 
 TaskOptions = Annotated[
-    TextClassification | ImageClassification | OwnTask,
+    TextClassification | ImageClassification | Autoencoder | SpeechCtc | MaskedLm | CausalLm | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""

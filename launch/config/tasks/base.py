@@ -25,6 +25,9 @@ class TaskSection(Section):
     ROWS_ARE_SAMPLES: ClassVar[bool] = True
     """Whether each row of the source is one sample, so that they can be counted before the data has been prepared."""
 
+    SMOOTHS_LABELS: ClassVar[bool] = True
+    """Whether train.label_smoothing has a meaning: each target is one of several classes."""
+
     USAGE: ClassVar[Sequence[str]]
     """Three lines of Python that use the trained model; `{model}` is its folder."""
 

@@ -103,7 +103,7 @@ def test_bad_pictures_are_skipped_counted_and_looked_at_once(tmp_path, monkeypat
     task = built(folder, on_bad_row="skip")
     assert task.num_samples == {"train": 22, "validation": 24}
     assert task.notes[:2] == ["1 pictures have one channel and become RGB", "2 pictures skipped (data.on_bad_row=skip):"]
-    monkeypatch.setattr("trainers.tasks.image_classification.scan_pictures", None)
+    monkeypatch.setattr("trainers.images.samples.scan_pictures", None)
     assert built(folder, on_bad_row="skip").num_samples == task.num_samples
 
 

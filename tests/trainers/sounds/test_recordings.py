@@ -1,0 +1,110 @@
+"""Recordings that cannot be used are named with their place; splits are found where they are."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.config.errors import ConfigError
+from launch.config.experiment import Data
+from launch.config.tasks.speech_ctc import SpeechCtc
+from tests.tiny_sounds import tiny_recordings, write_recording
+from trainers.rows import BadRows
+from trainers.sounds.readers import load_recordings
+from trainers.sounds.recordings import read_recording
+
+NAMES = r"(?P<text>[ab]+)_\d+\.wav"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
+
+
+def options(**values: Any) -> SpeechCtc:
+    return SpeechCtc(kind="speech_ctc", **{"sample_rate": 8000, "name_pattern": NAMES} | values)
+
+
+def found(source: Path, splits: dict[str, Any], bad_rows: BadRows | None = None, **values: Any):
+    return load_recordings(Data.model_validate({"source": str(source), "splits": splits}), options(**values), bad_rows or BadRows("stop"))
+
+
+def test_what_is_wrong_with_a_recording_is_said(tmp_path):
+    silent = tmp_path / "silent.wav"
+    with wave.open(str(silent), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(4000))
+    (tmp_path / "text.wav").write_text("no sound")
+    problems = {
+        write_recording(tmp_path / "stereo.wav", "a", channels=2): "has 2 channels, and the network hears one; task.mix_channels=true averages them",
+        write_recording(tmp_path / "rate.wav", "a", rate=16000): "has 16000 samples a second, not 8000; task.resample=true converts it",
+        write_recording(tmp_path / "empty.wav", ""): "lasts 0 ms, less than one frame (25 ms)",
+        silent: "is silent: every sample is 0",
+    }
+    assert {path: read_recording(str(path), options()).problem for path in problems} == problems
+    assert str(read_recording(str(tmp_path / "text.wav"), options()).problem).startswith("cannot be read as a recording: ")
+    assert str(read_recording(str(tmp_path / "gone.wav"), options()).problem).startswith("cannot be read as a recording: ")
+    assert read_recording({"bytes": None, "path": None}, options()).problem == "there is no recording"
+
+
+def test_the_bytes_of_the_hub_are_a_recording_too(tmp_path):
+    path = write_recording(tmp_path / "a.wav", "ab")
+    assert (read_recording({"bytes": path.read_bytes(), "path": None}, options()).samples == read_recording(str(path), options()).samples).all()
+
+
+def test_stereo_and_other_rates_become_what_the_network_hears_where_that_is_wanted(tmp_path):
+    plain = read_recording(str(write_recording(tmp_path / "a.wav", "ab")), options())
+    both = read_recording(str(write_recording(tmp_path / "b.wav", "ab", rate=16000, channels=2)), options(resample=True, mix_channels=True))
+    assert plain.conversion is None
+    assert both.conversion == "of 2 channels, averaged, of 16000 samples a second, converted to 8000"
+    assert len(both.samples) == len(plain.samples) == 1600
+    assert abs(both.samples[100:400].astype(int) - plain.samples[100:400]).max() < 3200  # the noise differs
+
+
+def test_splits_are_patterns_of_a_folder(tmp_path):
+    folder = tiny_recordings(tmp_path / "sounds", 12)
+    splits = found(folder, {"train": "*_?.wav", "validation": "*_1?.wav"})
+    assert [len(splits[name]) for name in ("train", "validation")] == [10, 2]
+    assert splits["train"].columns["text"][0] == Path(splits["train"].columns["audio"][0]).name.partition("_")[0]
+
+
+def test_patterns_that_overlap_or_match_nothing_are_refused(tmp_path):
+    folder = tiny_recordings(tmp_path / "sounds", 12)
+    with pytest.raises(ConfigError) as error:
+        found(folder, {"train": "*.wav", "validation": "*_1?.wav", "test": "*.flac"})
+    assert "2 recordings are in the train split too, e.g. " in str(error.value)
+    assert "no recording of" in str(error.value)
+    assert "'*.flac'" in str(error.value)
+
+
+def test_a_name_that_does_not_match_and_a_missing_transcript_are_bad_rows(tmp_path):
+    folder = tiny_recordings(tmp_path / "sounds", 2)
+    write_recording(folder / "x_2.wav", "a")
+    bad_rows = BadRows("skip")
+    found(folder, {"train": "*.wav", "validation": None}, bad_rows)
+    assert [problem.where for problem in bad_rows.problems] == [str(folder / "x_2.wav")]
+    bad_rows = BadRows("skip")
+    (folder / "x_2.txt").write_text("a b")
+    splits = found(folder, {"train": "*.wav", "validation": None}, bad_rows, name_pattern=None)
+    assert list(splits["train"].columns["text"]) == [None, None, "a b"]
+    assert len(bad_rows.problems) == 2
+    assert bad_rows.problems[0].what.endswith("_0.txt beside it, and there is no task.name_pattern")
+
+
+def test_a_table_names_recordings_beside_it(tmp_path):
+    write_recording(tmp_path / "clips/one.wav", "ab")
+    (tmp_path / "train.tsv").write_text("audio\ttext\nclips/one.wav\ta b\n")
+    splits = found(tmp_path, {"train": "train.tsv", "validation": None}, name_pattern=None)
+    assert list(splits["train"].columns["audio"]) == [str(tmp_path / "clips/one.wav")]
+    assert splits["train"].place(0) == f"{tmp_path / 'train.tsv'}:2"
+
+
+@pytest.mark.parametrize(("pattern", "what"), [("(", "is no regular expression"), (r"\d+", "has no group that is called text")])
+def test_a_name_pattern_has_a_group_for_the_text(pattern: str, what: str):
+    with pytest.raises(ValueError, match=what):
+        options(name_pattern=pattern)

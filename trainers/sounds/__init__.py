@@ -1,0 +1,1 @@
+"""Recordings: found, checked, turned into what a network sees."""

@@ -1,0 +1,105 @@
+"""Finds the recordings of each split and what is said in them: tables beside sound files, folders, data sets of the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Data
+from launch.config.sources import HubName
+from launch.config.tasks.speech_ctc import SpeechCtc
+from trainers.columns import ArrowColumn
+from trainers.datasets import load_splits
+from trainers.rows import BadRows, Split
+from trainers.sources import locate
+
+ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
+"""File endings of recordings that libsndfile reads."""
+
+FORMATS = ("audio_folder", "csv", "tsv", "jsonl", "parquet", "hub")
+
+
+def load_recordings(data: Data, options: SpeechCtc, bad_rows: BadRows) -> dict[str, Split]:
+    """Returns the splits that the source itself has, with the columns of task.audio and task.text.
+
+    A recording is a path, or a mapping of the hub's form ({bytes, path}).
+
+    Raises:
+        ConfigError: a source, a file or a split that is not there, or a recording that two splits have.
+    """
+    place = locate(data.source, "data.source")
+    if data.format not in ("auto", *FORMATS):
+        raise ConfigError(Problem(f"{data.format} is no format of recordings", key="data.format", allowed=", ".join(FORMATS)))
+    if not isinstance(place, HubName) and _is_audio_folder(place, data):
+        return _read_folder(place, data, options, bad_rows)
+    splits = load_splits(data, {options.audio: "task.audio", options.text: "task.text"}, bad_rows)
+    if isinstance(place, HubName):
+        return splits
+    folder = place if place.is_dir() else place.parent
+    return {name: _beside(folder, split, options.audio) for name, split in splits.items()}
+
+
+def _is_audio_folder(place: Path, data: Data) -> bool:
+    if data.format != "auto":
+        return data.format == "audio_folder"
+    return place.is_dir() and not (place / data.splits.train).is_file() and not any(place.rglob("*.parquet"))
+
+
+def _read_folder(root: Path, data: Data, options: SpeechCtc, bad_rows: BadRows) -> dict[str, Split]:
+    """A split is a shell pattern of paths below the source; what is said stands in a recording's name, or in NAME.txt beside it."""
+    splits: dict[str, Split] = {}
+    owners: dict[Path, str] = {}
+    problems = []
+    for split, pattern in data.splits.model_dump().items():
+        if pattern is None:
+            continue
+        paths = sorted(path for path in _matching(root, pattern) if path.suffix.lower() in ENDINGS)
+        if not paths:
+            allowed = "a folder of the source, or a pattern of paths in it, e.g. 'train/*.wav' or '*_jackson_*.wav'"
+            problems.append(Problem(f"no recording of {root} matches {pattern!r}", key=f"data.splits.{split}", allowed=allowed))
+        shared = [path for path in paths if path in owners]
+        if shared:
+            what = f"{len(shared)} recordings are in the {owners[shared[0]]} split too, e.g. {shared[0].relative_to(root)}"
+            problems.append(Problem(what, key=f"data.splits.{split}", allowed="patterns that do not overlap"))
+        owners.update(dict.fromkeys(paths, split))
+        texts = [_said_in(path, options, bad_rows) for path in paths]
+        columns = {options.audio: [str(path) for path in paths], options.text: texts}
+        splits[split] = Split(columns, str(root), range(len(paths)), is_text_file=False)
+    if problems:
+        raise ConfigError(*problems)
+    return splits
+
+
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
+    if (root / pattern).is_dir():
+        return (root / pattern).rglob("*")
+    try:
+        return root.glob(pattern)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(Problem(f"{pattern!r} is no pattern of paths below the source: {error}", key="data.splits")) from error
+
+
+def _said_in(path: Path, options: SpeechCtc, bad_rows: BadRows) -> str | None:
+    """Returns a recording's transcript; None, and a bad row, where nobody says it."""
+    if options.name_pattern is not None:
+        match = re.fullmatch(options.name_pattern, path.name)
+        if match is None:
+            bad_rows.add(str(path), f"the name does not match task.name_pattern {options.name_pattern!r}")
+        return match["text"] if match else None
+    transcript = path.with_suffix(".txt")
+    if not transcript.is_file():
+        bad_rows.add(str(path), f"has no {transcript.name} beside it, and there is no task.name_pattern")
+        return None
+    return transcript.read_text(encoding="utf-8", errors="replace")
+
+
+def _beside(folder: Path, split: Split, column: str) -> Split:
+    """Returns the split with paths as seen from here: a table's own are relative to its folder."""
+    values = split.columns[column]
+    if isinstance(values, ArrowColumn) and len(values) and isinstance(values[0], dict):  # bytes in parquet
+        return split
+    paths = [str(folder / value) if isinstance(value, str) and value else value for value in values]
+    return replace(split, columns={**split.columns, column: paths})
