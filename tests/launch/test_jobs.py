@@ -93,10 +93,8 @@ def test_a_silent_cluster_makes_no_run_lost(tmp_path, monkeypatch):
 def test_a_job_without_a_log_may_not_see_its_run_directory():
     found = judge_gone({"state": "pending", "job_id": "12"}, accounted("FAILED", "0:53"), None)
     assert found.state == "failed"
-    assert found.note is not None
-    assert found.note.endswith(
-        "before training began; it wrote no log: node2 does not see the run directory, it seems (run_root in the cluster file)"
-    )
+    words = "it wrote no log: node2 does not see the run directory, it seems (run_root in the cluster file)"
+    assert found.note == f"the job ended (exit code 0:53) before training began; {words}"
 
 
 @pytest.mark.parametrize(("ended", "state"), [("COMPLETED", "completed"), ("FAILED", "failed")])
