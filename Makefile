@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # uv installs 5 GB in a minute, and looks only at the package index: a stray wheel of torch elsewhere would break torchvision.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable
+# A file's tests share what they trained, so a file stays together; tests/integration, the longest, comes first.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart test test-slurm cluster test-fast lint format reference clean
 
@@ -27,7 +29,7 @@ quickstart: $(VENV)/.train  ## Fine-tune a small BERT on movie reviews, here, no
 
 test: lint  ## Style, types and every test that needs no Slurm
 	@echo "left out: the tests on a real Slurm (make test-slurm; they need root)"
-	$(BIN)/python -m pytest -m "not slurm"
+	$(BIN)/python -m pytest -m "not slurm" $(SIDE_BY_SIDE)
 
 test-slurm: $(VENV)/.dev  ## The tests on a real Slurm of three nodes, booted here; installs Debian's packages; needs root
 	$(BIN)/python -m tests.cluster install
@@ -38,7 +40,7 @@ cluster: $(VENV)/.dev  ## A shell on a Slurm of three nodes, here, to try; needs
 	$(BIN)/python -m tests.cluster shell
 
 test-fast: $(VENV)/.dev  ## The tests that start no processes
-	$(BIN)/python -m pytest -m "not integration and not slurm"
+	$(BIN)/python -m pytest -m "not integration and not slurm" $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

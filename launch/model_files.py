@@ -8,7 +8,6 @@ from launch.config.experiment import Experiment
 from launch.config.hub import hub_cache
 from launch.config.run_dir import RunDir
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, TorchvisionModel, cache_root
-from launch.config.tasks import TextClassification
 from launch.counted import count_with_torch
 from launch.model_size import ModelSize, UnknownSize, read_model_size
 from launch.torchvision_sizes import torchvision_size
@@ -21,7 +20,7 @@ def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | Unkn
     if isinstance(source, TorchvisionModel):
         size = torchvision_size(source.name, num_labels, frozen)
         return size if isinstance(size, ModelSize) else count_with_torch("torchvision", source.name, num_labels, frozen)
-    if not isinstance(experiment.task, TextClassification):
+    if experiment.task.READS != "texts":
         return UnknownSize("only its own code knows the model")
     if experiment.model.config is not None:
         return UnknownSize("transformers builds the model from model.config")

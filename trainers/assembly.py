@@ -16,6 +16,7 @@ from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
+from trainers.averaging import build_average
 from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
@@ -85,11 +86,12 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
+    average = build_average(engine, model, optimizer, experiment.train.ema_decay)
     arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
-    checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values, files)
+    checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values, files, average)
     newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
     check_end(run.path, progress.step, num_steps)
@@ -102,7 +104,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         )
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
         update_status(run, strategy=engine.describe(), parameter_bytes=held)
-    console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps))
+    console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
         console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
     for note in (*checkpoints.notes, *task.notes, *engine.notes):
@@ -145,6 +147,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         progress=progress,
         total_steps=num_steps,
         steps_per_epoch=per_epoch,
+        average=average,
     )
 
 
@@ -181,3 +184,10 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
     how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
     return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
+
+
+def describe_features(experiment: Experiment) -> str:
+    """Returns what else a reader of that line should know: what is trained instead of the weights, and what is evaluated."""
+    lora, decay = experiment.model.lora, experiment.train.ema_decay
+    adapters = f"; LoRA adapters of rank {lora.rank} and the head are trained" if lora else ""
+    return adapters + (f"; evaluated and saved: the moving average of the weights (decay {decay:g})" if decay else "")

@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from launch.config import experiment as config
 from launch.config.changes import ACCEPTED_VARIABLE, PREPARED, Change, changed_data, changed_keys
 from launch.config.errors import FullrankError, Problem, StateError
 from launch.config.run_dir import RunDir, update_status
+from trainers.averaging import NO_AVERAGE, NoAverage
 from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
@@ -29,12 +31,14 @@ from trainers.manifest import find_newest, is_complete, is_usable, prune, publis
 from trainers.model_files import ModelFiles, WholeModel
 from trainers.named_state import join_shares
 from trainers.random_states import random_states, restore_random_states, seed_random_states
-from trainers.restoring import refuse_other_optimizer, restore_schedule
+from trainers.restoring import SavedWeights, refuse_other_optimizer, restore_schedule
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
 SHARES = "training_state_*.pt"
 """What the ranks above 0 write where each keeps a part of the optimizer's state."""
+UNAVERAGED = "unaveraged.safetensors"
+"""The weights that training goes on with, where the model's file holds their average."""
 STATE_FORMAT = 2
 """Of the files named above: 2 has the optimizer's state by parameter name."""
 _FULL_BYTES = 1 << 20
@@ -58,6 +62,13 @@ class Progress:
     evaluated_step: int | None = None
 
 
+class Weights(NamedTuple):
+    """Whole weights by name: those a checkpoint offers as the model, and those training goes on with, where they differ."""
+
+    model: dict[str, Tensor]
+    unaveraged: dict[str, Tensor] = {}  # noqa: RUF012 - nobody writes into it
+
+
 class Checkpoints:
     """Saves and restores the state of one run."""
 
@@ -69,10 +80,12 @@ class Checkpoints:
         task: Task,
         experiment: Mapping[str, Any],
         files: ModelFiles | None = None,
+        average: NoAverage = NO_AVERAGE,
     ) -> None:
-        """Args: files: how weights lie in a checkpoint; None: whole, in the library's format."""
+        """Args: files: how weights lie in a checkpoint; None: whole, in the library's format. average: whose weights it offers as the model."""
         self._run, self._options, self._engine, self._experiment = run, options, engine, experiment
         self.files: ModelFiles = files or WholeModel(task)
+        self._average = average
         self._data = data_facts(task)
         self._writer: threading.Thread | None = None
         self._failure: OSError | None = None
@@ -110,10 +123,14 @@ class Checkpoints:
             "data": self._data,
             "foundation": self.files.foundation,
         }
-        weights = snapshot.weights
+        weights = Weights(snapshot.weights)
+        if self._average.is_on:
+            trained = (name for name, parameter in self._engine.unwrap(model).named_parameters() if parameter.requires_grad)
+            weights = Weights(self._average.whole_weights(), {name: weights.model[name] for name in trained if name in weights.model})
         if self._options.background:
             if not snapshot.is_copy:
-                weights, tensors = self._copies.take((weights, tensors))
+                *taken, tensors = self._copies.take((*weights, tensors))
+                weights = Weights(*taken)
             self._writer = threading.Thread(target=self._write, args=(path, module, weights, tensors, state, started), name="checkpoint")
             self._writer.start()
             self._blocked_s = time.perf_counter() - started
@@ -175,6 +192,8 @@ class Checkpoints:
         _refuse_other_foundation(state.get("foundation"), self.files.foundation, path)
         self.notes += _refuse_other_training([*changed_keys(state["experiment"], self._experiment), *of_data], path)
         self.load_weights(path, model)
+        if (path / UNAVERAGED).is_file():
+            self._engine.restore_weights(model, SavedWeights(path / UNAVERAGED, is_part=True))
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True, mmap=True)
         others = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in sorted(path.glob(SHARES))]
         saved = join_shares(share["optimizer"] for share in (tensors, *others))
@@ -202,10 +221,11 @@ class Checkpoints:
         restore_random_states(random_states[world.rank], self._engine.device)
 
     def load_weights(self, path: Path, model: nn.Module) -> None:
-        """Replaces the model's weights by a checkpoint's. Every rank must call this."""
+        """Replaces the model's weights, and their average, by those that a checkpoint offers. Every rank must call this."""
         self._engine.restore_weights(model, self.files.open(path))
+        self._average.take()
 
-    def _write(self, path: Path, module: nn.Module, weights: dict[str, Any], tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
+    def _write(self, path: Path, module: nn.Module, weights: Weights, tensors: dict[str, Any], state: dict[str, Any], started: float) -> None:
         temporary, is_main = path.with_name(f".{path.name}.tmp"), self._engine.world.is_main
 
         def make_room() -> None:
@@ -217,7 +237,9 @@ class Checkpoints:
             if not is_main:
                 torch.save(tensors, temporary / SHARES.replace("*", f"{self._engine.world.rank:05d}"))
                 return
-            self.files.write(module, temporary, weights)
+            self.files.write(module, temporary, weights.model)
+            if weights.unaveraged:
+                save_file({name: tensor.contiguous() for name, tensor in weights.unaveraged.items()}, temporary / UNAVERAGED)
             torch.save(tensors, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 

@@ -24,11 +24,13 @@ def close(training: Training, cause: Cause | None, has_result: bool = True) -> i
         has_result: whether the weights at the end are worth keeping.
     """
     run, progress = training.run, training.progress
-    weights = training.engine.whole_weights(training.model) if cause is None and has_result else {}
+    if cause is None and has_result:
+        with training.average.applied():
+            weights = training.engine.whole_weights(training.model)
+            if training.engine.world.is_main:
+                save_model(training, weights)
     if training.engine.world.is_main:
         if cause is None:
-            if has_result:
-                save_model(training, weights)
             update_status(run, state="completed", cause=None, step=progress.step, ended=time.time())
             _report(run, training)
         else:

@@ -113,6 +113,13 @@ class Engine:
         self.accelerator._models.clear()  # of the old wrapper, whose hooks go with it
         return self.accelerator.prepare_model(model.module)
 
+    def own_weights(self, model: nn.Module, optimizer: Any) -> list[Tensor]:
+        """Returns what this rank holds of the weights that the optimizer moves, float32, in the optimizer's own memory."""
+        return [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
+
+    def spread_weights(self, model: nn.Module) -> None:
+        """Brings what was written into own_weights to where the model computes with it. Every rank must call this."""
+
     def describe(self) -> str:
         """Returns what keeps the processes in step, in words."""
         return "1 process" if self.world.world_size == 1 else f"DDP over {self.world.world_size} processes"

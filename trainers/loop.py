@@ -16,6 +16,7 @@ from launch.config.errors import FullrankError, Problem
 from launch.config.experiment import Experiment
 from launch.config.resolve import checkpoint_interval
 from launch.config.run_dir import Cause, RunDir
+from trainers.averaging import NO_AVERAGE, NoAverage
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
 from trainers.engine import Engine
@@ -64,6 +65,7 @@ class Training:
     progress: Progress
     total_steps: int
     steps_per_epoch: int
+    average: NoAverage = NO_AVERAGE
     profiler: NoProfiler = field(default_factory=NoProfiler)
     throughput: Throughput = field(default_factory=Throughput)
 
@@ -123,6 +125,7 @@ def take_steps(training: Training) -> None:
         save(training)
     for batches in training.profiler.steps(training.steps, progress.step) if not has_no_gain(training) else ():
         result = train_step(training, batches)
+        training.average.update()
         progress.step += 1
         progress.samples_consumed += samples_in_step(progress.step, training.task.num_samples["train"], experiment.train.global_batch_size)
         training.heartbeat.beat(progress.step)
@@ -239,7 +242,8 @@ def evaluate_now(training: Training, split: str = "validation") -> bool:
 
 def judge(training: Training, split: str, step: int) -> Evaluation:
     """Evaluates a split with the weights of `step` and records what came out. Every rank must call this."""
-    evaluation = training.evaluator.evaluate(training.model, split)
+    with training.average.applied():
+        evaluation = training.evaluator.evaluate(training.model, split)
     set_training_mode(training.model)
     write_record(training, split, step, evaluation.metrics | {"num_samples": evaluation.num_samples, "seconds": evaluation.seconds})
     return evaluation
@@ -249,7 +253,8 @@ def keep_evaluation(training: Training, evaluation: Evaluation, step: int) -> No
     """Writes what an evaluation of the weights that will be the result gave beyond its metrics. Every rank must call this."""
     if training.engine.world.is_main:
         remove_pictures(training.run, evaluation.split)
-    illustration = training.evaluator.illustrate(training.model, evaluation.split, training.run.figures)
+    with training.average.applied():
+        illustration = training.evaluator.illustrate(training.model, evaluation.split, training.run.figures)
     set_training_mode(training.model)
     if training.engine.world.is_main:
         write_evaluation(training.run, step, evaluation, training.task, illustration)

@@ -101,7 +101,7 @@ class AdapterFiles:
         module.save_pretrained(folder, state_dict=dict(weights), save_embedding_layers=False)
 
     def open(self, folder: Path) -> SavedWeights:
-        return SavedWeights(folder / _ADAPTER_FILE, self._names)
+        return SavedWeights(folder / _ADAPTER_FILE, self._names, is_part=True)
 
     def export(self, module: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
         whole = merged(module, weights)

@@ -137,7 +137,7 @@ def _worst_row(sample: dict[str, Any]) -> tuple[str, ...]:
 def _model(run: RunDir, experiment: Experiment) -> str:
     if not run.model.is_dir():
         return ""
-    usage = "\n".join(line.format(model=run.model) for line in experiment.task.USAGE)
+    usage = "\n".join(line.format(model=run.model) for line in experiment.task.usage())
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 

@@ -46,6 +46,12 @@ def training_section(run: RunDir, experiment: Experiment, records: Sequence[Reco
         counts = [record["num_samples"] for record in records if record["split"] == split and "num_samples" in record]
         if counts:
             rows.append((f"{split} samples", f"{counts[-1]:,}"))
+    if experiment.train.ema_decay is not None:
+        rows.append(("weights that were evaluated, and are the model", f"their moving average, decay {experiment.train.ema_decay:g}"))
+    if experiment.model.lora is not None:
+        rows.append(
+            ("trained", f"LoRA adapters of rank {experiment.model.lora.rank}, and the head; model/ is merged, model/adapter/ the adapters alone")
+        )
     plan = last_plan(run)
     if plan.get("micro_batch_size"):
         product = f"{plan['micro_batch_size']} x {plan['world_size']} x {plan['gradient_accumulation_steps']}"

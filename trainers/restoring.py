@@ -22,18 +22,17 @@ class SavedWeights:
     """The tensors of a safetensors file by their names in the model; each is read when it is asked for.
 
     Args:
-        names: {name in the model: name in the file} where the file holds a part of the model's weights; None: all, by the same names.
+        names: {name in the model: name in the file}; None: they are the same.
+        is_part: weights that are not in it keep what they are.
     """
 
-    def __init__(self, file: Path, names: Mapping[str, str] | None = None) -> None:
+    def __init__(self, file: Path, names: Mapping[str, str] | None = None, is_part: bool = False) -> None:
         from safetensors import safe_open
 
-        self.file = file
+        self.file, self.is_part = file, is_part
         self._opened = safe_open(file, "pt")
         in_file = list(self._opened.keys())
         self._names = {name: name for name in in_file} if names is None else {name: key for name, key in names.items() if key in in_file}
-        self.is_part = names is not None
-        """Whether weights that are not in it keep what they are: an adapter's file has no others."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

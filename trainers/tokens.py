@@ -17,20 +17,23 @@ from trainers.columns import Indices
 ROWS_PER_CHUNK = 10_000
 """Rows of one record batch; the last may have fewer."""
 
+NO_LABEL = -100
+"""What torch's cross-entropy leaves out."""
+
 Chunk = dict[str, np.ndarray[Any, Any]]
 
 
 def write_tokens(path: Path, chunks: Iterator[dict[str, list[Any]]]) -> int:
     """Writes chunks of ROWS_PER_CHUNK samples as an Arrow stream, and returns how many samples that were.
 
-    Columns: label, and lists of token numbers. `datasets.Dataset.from_file` reads the file too.
+    Columns: one number a sample (label; whole numbers, or values), and lists of whole numbers. `datasets.Dataset.from_file` reads the file too.
     """
     import pyarrow as pa
 
     num_samples, writer = 0, None
     with pa.OSFile(str(path), "wb") as file:
         for chunk in chunks:
-            arrays = {name: pa.array(values, pa.int64() if name == "label" else pa.list_(pa.int32())) for name, values in chunk.items()}
+            arrays = {name: pa.array(values, _type_of(values)) for name, values in chunk.items()}
             batch = pa.RecordBatch.from_pydict(arrays)
             writer = writer or pa.ipc.new_stream(file, batch.schema)
             writer.write_batch(batch)
@@ -57,11 +60,13 @@ class TokenDataset(Dataset[dict[str, Any]]):
             raise IndexError(f"sample {index} of {self._num_samples} in {self.path}")
         number, row = divmod(index, ROWS_PER_CHUNK)
         chunk = self._mapped()[number]
-        sample: dict[str, Any] = {"label": int(chunk["label"][row])}
+        sample: dict[str, Any] = {}
         for name, values in chunk.items():
-            if name != "label" and not name.endswith("/offsets"):
-                offsets = chunk[f"{name}/offsets"]
+            offsets = chunk.get(f"{name}/offsets")
+            if offsets is not None:
                 sample[name] = values[offsets[row] : offsets[row + 1]]
+            elif not name.endswith("/offsets"):
+                sample[name] = values[row].item()
         return sample
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,7 +89,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
 class PadTokens:
     """Collates samples into one batch, padded to the longest.
 
-    Returns input_ids, attention_mask (and token_type_ids for pairs), int64 [B, T], and labels, int64 [B].
+    Returns input_ids, attention_mask (and token_type_ids for pairs), int64 [B, T], and labels: int64 [B] (float32 if they are values), or
+    int64 [B, T] if each token has one; -100 where it has none.
     """
 
     pad_token_id: int
@@ -94,7 +100,9 @@ class PadTokens:
         width = max(len(sample["input_ids"]) for sample in samples)
         shape = (len(samples), width)
         batch = {name: np.zeros(shape, np.int64) for name in samples[0] if name != "label"}
-        batch["input_ids"].fill(self.pad_token_id)
+        for name, fill in (("input_ids", self.pad_token_id), ("labels", NO_LABEL)):
+            if name in batch:
+                batch[name].fill(fill)
         batch["attention_mask"] = np.zeros(shape, np.int64)
         for row, sample in enumerate(samples):
             length = len(sample["input_ids"])
@@ -104,15 +112,23 @@ class PadTokens:
                 if name != "label":
                     batch[name][row, place] = values
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-        return tensors | {"labels": torch.tensor([sample["label"] for sample in samples])}
+        return tensors | {"labels": torch.tensor([sample["label"] for sample in samples])} if "label" in samples[0] else tensors
+
+
+def _type_of(values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    if isinstance(values[0], float):
+        return pa.float64()
+    return pa.int64() if isinstance(values[0], int) else pa.list_(pa.int32())
 
 
 def _arrays(batch: Any) -> Chunk:
     """Returns a record batch as numpy arrays that share its memory."""
     chunk: Chunk = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name == "label":
-            chunk[name] = _view(column, np.int64)
+        if not hasattr(column, "offsets"):
+            chunk[name] = _view(column, np.float64 if str(column.type) == "double" else np.int64)
         else:
             chunk[name] = _view(column.values, np.int32)
             chunk[f"{name}/offsets"] = _view(column.offsets, np.int32)

@@ -83,6 +83,10 @@ def resolve_deepspeed(deepspeed: DeepSpeed, facts: DeepSpeedFacts) -> dict[str, 
         where, key = deepspeed.place("zero_optimization.stage")
         what = "stage 0 divides nothing, and DeepSpeed reports no norm of its gradients"
         problems.append(Problem(what, where, key, allowed="1, 2, 3", fix="--strategy ddp, which does the same"))
+    if deepspeed.stage == 3 and facts.experiment.train.ema_decay is not None:
+        where, _ = deepspeed.place("zero_optimization.stage")
+        what = "DeepSpeed's stage 3 has no way to lend the model other weights for an evaluation and take them back"
+        problems.append(Problem(what, where, "train.ema_decay", fix="--strategy fsdp2, which divides as much; or train.ema_decay=null"))
     if problems:
         raise ConfigError(*problems)
     config = _without_auto({key: value for key, value in deepspeed.config.items() if key != "optimizer"}, HONOURED, "", facts.hidden_size)

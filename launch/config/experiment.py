@@ -133,6 +133,10 @@ class Train(Section):
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Decay of the moving average of the trained weights, which evaluations see and the result is, e.g. 0.999. null: no average.",
+    )
     label_smoothing: Probability = Field(0.0, description="Probability mass moved from the true class to all classes.")
     precision: Precision | None = Field(None, description="Arithmetic of the forward and backward pass. null: the strategy's.")
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -20,8 +19,17 @@ from launch.config.run_dir import Attempt, read_json
 from launch.members import Member
 from launch.stop_signals import stop_deadline_s
 
-RANK = "import json, os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
-REPORT = """
+RANK = """
+import json, os, signal, subprocess, sys, time
+rank = int(os.environ['RANK'])
+
+def wait_for(other, text):
+    while text not in open(f"{os.environ['ATTEMPT']}/rank_{other:05d}.log").read(): time.sleep(0.01)
+
+def interrupt():
+    os.kill(os.getppid(), signal.SIGINT)
+    while not os.path.exists(os.environ['ATTEMPT'] + '/stop'): time.sleep(0.01)
+
 def report(kind='exception', message='boom'):
     facts = {'rank': rank, 'host': 'h', 'pid': os.getpid(), 'time': time.time(), 'step': 3, 'kind': kind}
     facts |= {'exception': 'ValueError', 'message': message, 'traceback': 'T'}
@@ -38,7 +46,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
 
 
 def members(attempt: Attempt, body: str, world_size: int = 2) -> list[Member]:
-    argv = [sys.executable, "-S", "-u", "-c", RANK + REPORT + textwrap.dedent(body)]
+    argv = [sys.executable, "-S", "-u", "-c", RANK + textwrap.dedent(body)]
     return [
         Member(rank, argv, {"RANK": str(rank), "ATTEMPT": str(attempt.path)}, attempt.rank_log(rank), on_terminal=rank == 0)
         for rank in range(world_size)
@@ -80,9 +88,9 @@ def test_earliest_report_wins_over_the_cascade(attempt):
         """
         if rank == 1:
             report(message='the cause')
-            time.sleep(0.5)
-            sys.exit(1)
-        time.sleep(0.2)
+            print('reported')
+            time.sleep(60)  # as one that takes its time to end
+        wait_for(1, 'reported')
         report(message='connection closed by peer')
         sys.exit(1)
         """,
@@ -109,7 +117,7 @@ def test_configuration_error_of_a_rank_is_exit_code_2_with_its_words(attempt):
 
 
 def test_rank_that_ignores_sigterm_is_killed(attempt):
-    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 1: time.sleep(0.3); sys.exit(1)\nprint(os.getpid())\ntime.sleep(60)"
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 1: wait_for(0, '\\n'); sys.exit(1)\nprint(os.getpid())\ntime.sleep(60)"
     outcome = run(attempt, body)
     assert outcome.codes == (-signal.SIGKILL, 1)
     assert not is_running(int(attempt.rank_log(0).read_text()))
@@ -131,7 +139,7 @@ def test_signal_reaches_every_rank_once_and_the_stop_file_says_it_too(attempt, n
     signal.signal({int(number)}, lambda n, f: got.append(n))
     print('ready')
     if rank == 1:
-        while 'ready' not in open(os.environ['ATTEMPT'] + '/rank_00000.log').read(): time.sleep(0.01)
+        wait_for(0, 'ready')
         for _ in range({times}):
             os.kill(os.getppid(), {int(number)})
             time.sleep(0.05)
@@ -158,7 +166,7 @@ def test_signal_before_the_handler_does_not_kill_a_rank(attempt):
 
 
 def test_second_ctrl_c_ends_ranks_that_do_not_listen(attempt):
-    body = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(0.3)\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+    body = "interrupt()\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
     assert run(attempt, body, world_size=1) == Outcome(130, (-signal.SIGKILL,))
 
 
@@ -177,7 +185,7 @@ def test_nothing_is_left_in_other_sessions_but_what_ends_by_itself(attempt):
 
 
 def test_second_ctrl_c_ends_stopped_processes_of_every_session(attempt):
-    stop = "os.kill(child.pid, signal.SIGSTOP)\nfor _ in range(2): os.kill(os.getppid(), signal.SIGINT); time.sleep(0.3)\ntime.sleep(60)"
+    stop = "os.kill(child.pid, signal.SIGSTOP)\ninterrupt()\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
     assert run(attempt, SESSIONS + stop, 1).exit_code == 130
     assert not any(is_running(int(pid)) for pid in attempt.rank_log(0).read_text().split())
 
@@ -212,7 +220,7 @@ def test_ranks_die_with_an_agent_that_is_killed(attempt):
     assert is_running(rank)
     agent.kill()
     agent.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while is_running(rank) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(rank)
@@ -250,9 +258,9 @@ STOPS_BY_FILE = """
 
 
 def test_stock_launcher_is_told_by_the_stop_file_alone(attempt, capfd):
-    code = "import os, sys, time\nattempt = os.environ['ATTEMPT']\nprint('ready', flush=True)\n" + textwrap.dedent(STOPS_BY_FILE) + "sys.exit(1)"
+    code = "import os, sys, time\nattempt = os.environ['ATTEMPT']\nprint('ready', flush=True)\nos.kill(os.getppid(), 15)\n"
+    code += textwrap.dedent(STOPS_BY_FILE) + "sys.exit(1)"
     member = Member(None, [sys.executable, "-S", "-u", "-c", code], {"ATTEMPT": str(attempt.path)}, attempt.job_log, on_terminal=True)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     outcome = run_members([member], attempt)
     assert (outcome.exit_code, outcome.codes) == (75, (1,))  # not ended by the signal: it saw the file, and ended as torchrun does
     assert attempt.job_log.read_text() == "ready\npreempted\n"
@@ -260,18 +268,17 @@ def test_stock_launcher_is_told_by_the_stop_file_alone(attempt, capfd):
 
 def test_cause_in_a_stop_file_is_kept_when_the_signal_comes(attempt, capfd):
     attempt.stop_file.write_text("time_limit\n")
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
-    body = (
-        "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: (print(open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\ntime.sleep(30)"
-    )
+    body = "signal.signal(signal.SIGUSR2, lambda *_: (print(open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\n"
+    body += "os.kill(os.getppid(), signal.SIGUSR2)\ntime.sleep(60)"
     assert run(attempt, body, world_size=1).exit_code == 75
     assert attempt.rank_log(0).read_text() == "time_limit\n\n"
 
 
 def test_deadline_ends_what_does_not_stop_as_stopped(attempt, monkeypatch, capfd):
     monkeypatch.setenv("FULLRANK_STOP_DEADLINE", "0.3")
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    outcome = run(attempt, "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(30)", world_size=2)
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready')\n"
+    body += "if rank == 1: wait_for(0, 'ready'); os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)"
+    outcome = run(attempt, body, world_size=2)
     assert (outcome.exit_code, outcome.codes, outcome.failure) == (75, (-9, -9), None)
     assert "the deadline has passed: ending at once; the last checkpoint stays" in capfd.readouterr().err
 
@@ -290,8 +297,8 @@ def test_no_deadline_is_none(monkeypatch):
 
 
 def test_hangup_is_a_warned_stop_that_the_ranks_hear_as_sigterm(attempt, capfd):
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
-    body = "signal.signal(signal.SIGTERM, lambda *_: (print('TERM', open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\ntime.sleep(30)"
+    body = "signal.signal(signal.SIGTERM, lambda *_: (print('TERM', open(os.environ['ATTEMPT'] + '/stop').read()), sys.exit(75)))\n"
+    body += "os.kill(os.getppid(), signal.SIGHUP)\ntime.sleep(60)"
     outcome = run(attempt, body, world_size=1)
     assert (outcome.exit_code, outcome.failure) == (75, None)
     assert attempt.rank_log(0).read_text() == "TERM preempted\n\n"
@@ -310,8 +317,8 @@ def test_hangup_under_nohup_is_ignored(attempt):
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff\xfe stop")], ids=["folder", "no text"])
 def test_stop_file_of_any_kind_is_no_hindrance_to_a_signal(attempt, make, capfd):
     make(attempt.stop_file)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    outcome = run(attempt, "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\ntime.sleep(30)", world_size=1)
+    body = "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+    outcome = run(attempt, body, world_size=1)
     assert (outcome.exit_code, outcome.failure) == (130, None)
 
 

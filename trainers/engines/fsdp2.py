@@ -84,6 +84,15 @@ class Fsdp2Engine(Engine):
             raise RuntimeError(f"FSDP2 left {len(undivided)} parameters undivided, e.g. {undivided[0]}: training would not be what the strategy says")
         return model, build_optimizer(model)
 
+    def own_weights(self, model: nn.Module, optimizer: Any) -> list[Tensor]:
+        return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in super().own_weights(model, optimizer)]
+
+    def spread_weights(self, model: nn.Module) -> None:
+        """Frees what an evaluation has gathered and left: the root's weights, which the next pass would take for new ones."""
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def describe(self) -> str:
         offload = ", offloaded to host memory" if self._options.offload else ""
         return f"FSDP2 over {self.world.world_size} process{'es' if self.world.world_size > 1 else ''}{offload}"

@@ -89,6 +89,14 @@ class ZeroEngine(Engine):
         self._refuse_other_engine()
         return wrapped, zero.optimizer
 
+    def own_weights(self, model: nn.Module, optimizer: Any) -> list[Tensor]:
+        assert self._state is not None
+        return [flat.detach() for flat in self._state.flat_partitions()]
+
+    def spread_weights(self, model: nn.Module) -> None:
+        assert self.stage < 3, "resolve_deepspeed refuses what would need it"
+        self._wrapped.optimizer.update_lp_params()
+
     def describe(self) -> str:
         offload = [f"{what} in {where}" for what, where in self._offloaded().items()]
         processes = f"{self.world.world_size} process{'es' if self.world.world_size > 1 else ''}"

@@ -23,6 +23,8 @@ SampleKey = tuple[int, int]
 
 TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
+    "text_regression": "trainers.tasks.text_regression",
+    "glue": "trainers.tasks.glue",
     "image_classification": "trainers.tasks.image_classification",
     "autoencoder": "trainers.tasks.autoencoder",
     "speech_ctc": "trainers.tasks.speech_ctc",

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks import Pictures, TextClassification
@@ -21,13 +22,13 @@ class Labels:
 
     Args:
         names: of the classes, in the order of their numbers.
-        numbers: split -> class number a row; None where the row has none (bad, or left out).
-        num_left_out: rows whose rating equals the threshold.
+        numbers: split -> class number (or value) a row; None where the row has none (bad, or left out).
+        notes: what a person should know about them, a line each.
     """
 
     names: list[str]
-    numbers: dict[str, list[int | None]]
-    num_left_out: int = 0
+    numbers: Mapping[str, Sequence[Any]]
+    notes: tuple[str, ...] = ()
 
 
 def read_labels(splits: Mapping[str, Split], options: TextClassification | Pictures, bad_rows: BadRows) -> Labels:
@@ -47,6 +48,7 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification | Pictu
         names, numbers = [str(value) for value in classes], {value: number for number, value in enumerate(classes)}
     else:
         numbers = _numbers_of(names)
+        _check_first_number(train, options.label, names)
     result: dict[str, list[int | None]] = {}
     for name, split in splits.items():
         result[name] = []
@@ -61,6 +63,26 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification | Pictu
     return Labels(names, result)
 
 
+def read_values(splits: Mapping[str, Split], column: str, bad_rows: BadRows) -> Labels:
+    """Returns the number that stands in each row; what is none goes to `bad_rows`.
+
+    Raises:
+        ConfigError: the train split holds one value only, so that there is nothing to learn.
+    """
+    result = {}
+    for name, split in splits.items():
+        result[name] = [_rating(raw) for raw in split.columns[column]]
+        for index, (raw, value) in enumerate(zip(split.columns[column], result[name], strict=True)):
+            if value is None:
+                bad_rows.add(split.place(index), f"the label {raw!r} is not a number")
+    bad_rows.check()
+    found = {value for value in result["train"] if value is not None}
+    if len(found) < 2:
+        what = f"all labels of the column {column!r} are {found.pop():g}" if found else f"the column {column!r} holds no number"
+        raise ConfigError(Problem(what, splits["train"].origin, "task.label", allowed="different numbers in the train split"))
+    return Labels([], result)
+
+
 def missing_classes(present: set[int], names: Sequence[str], limit: int | None) -> list[str]:
     """Returns a warning if the training will not see every class."""
     missing = [name for number, name in enumerate(names) if number not in present]
@@ -68,6 +90,15 @@ def missing_classes(present: set[int], names: Sequence[str], limit: int | None) 
         return []
     why = f": data.limit takes the first {limit} of each split, as they stand in the source" if limit else ""
     return [f"warning: no sample to train on is of the class {' or '.join(missing[:20])}{why}"]
+
+
+def _check_first_number(train: Split, column: str, names: Sequence[str]) -> None:
+    """Raises ConfigError for numbers that count the classes from 1: all but the last would be taken for the class after them."""
+    found = {_canonical(raw) for raw in train.columns[column]}
+    if found == set(range(1, len(names) + 1)) and not found & {_canonical(name) for name in names}:
+        first = next(index for index, raw in enumerate(train.columns[column]) if _canonical(raw) == len(names))
+        what = f"the labels run from 1 to {len(names)}, and class {len(names)} of {len(names)} has the number {len(names) - 1}"
+        raise ConfigError(Problem(what, train.place(first), "task.label", allowed="class numbers from 0, or the names of the classes"))
 
 
 def _numbers_of(names: Sequence[str]) -> dict[int | str, int]:
@@ -101,7 +132,8 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
     if not (low and high):
         what = f"{high} ratings of the train split are above {threshold:g} and {low} below it, so there is one class at most"
         raise ConfigError(Problem(what, splits["train"].origin, "task.label_threshold", allowed="a number between the ratings"))
-    return Labels(names, result, num_left_out)
+    note = f"{num_left_out} rows left out: their {options.label} is exactly {threshold:g}"
+    return Labels(names, result, (note,) if num_left_out else ())
 
 
 def _sorted_classes(options: TextClassification | Pictures, train: Split) -> list[int | str]:
@@ -133,7 +165,7 @@ def _rating(value: object) -> float | None:
         rating = float(str(value))
     except ValueError:
         return None
-    return None if math.isnan(rating) else rating
+    return rating if math.isfinite(rating) else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,17 +9,31 @@ from pydantic import Field
 from launch.config.tasks.autoencoder import Autoencoder
 from launch.config.tasks.base import Metrics, TaskSection
 from launch.config.tasks.causal_lm import CausalLm
+from launch.config.tasks.glue import Glue
 from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
 from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
+from launch.config.tasks.text_regression import TextRegression
 
-__all__ = ["Autoencoder", "ImageClassification", "Metrics", "OwnTask", "Pictures", "SpeechCtc", "TaskOptions", "TaskSection", "TextClassification"]
+__all__ = [
+    "Autoencoder",
+    "Glue",
+    "ImageClassification",
+    "Metrics",
+    "OwnTask",
+    "Pictures",
+    "SpeechCtc",
+    "TaskOptions",
+    "TaskSection",
+    "TextClassification",
+    "TextRegression",
+]
 
 TaskOptions = Annotated[
-    TextClassification | ImageClassification | Autoencoder | SpeechCtc | MaskedLm | CausalLm | OwnTask,
+    TextClassification | TextRegression | Glue | ImageClassification | Autoencoder | SpeechCtc | MaskedLm | CausalLm | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""

@@ -35,6 +35,10 @@ class TaskSection(Section):
         """Returns what the model is judged by; loss is always there. None: only the task's own file knows."""
         raise NotImplementedError
 
+    def usage(self) -> Sequence[str]:
+        """Returns the lines that use a model trained with these options."""
+        return self.USAGE
+
     def columns(self) -> dict[str, list[str]]:
         """Returns key -> the columns of the source that it names; no column has two parts to play."""
         return {}

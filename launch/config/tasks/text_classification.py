@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from launch.config.tasks.base import CLASSIFICATION_METRICS, Metrics, TaskSection
+from launch.config.tasks.base import CLASSIFICATION_METRICS, Metrics
+from launch.config.tasks.texts import TextsSection
 
 
-class TextClassification(TaskSection):
+class TextClassification(TextsSection):
     """One label for a text, or for a pair of texts."""
 
-    READS = "texts"
     USAGE = (
         "from transformers import pipeline",
         'classify = pipeline("text-classification", model="{model}")',
@@ -20,11 +20,7 @@ class TextClassification(TaskSection):
     )
 
     kind: Literal["text_classification"] = Field(description="Which task this is; chooses the other keys.")
-    text: str | Annotated[list[str], Field(min_length=1, max_length=2)] = Field(
-        description="Column of the text, or a list of two columns for a pair (premise and hypothesis)."
-    )
     label: str = Field(description="Column of the label: a class name, a class number, or a rating (see label_threshold).")
-    max_length: int = Field(128, ge=2, description="Longest input in tokens; longer texts are cut at the end.")
     label_names: list[str] | None = Field(
         None,
         min_length=2,
@@ -38,6 +34,3 @@ class TextClassification(TaskSection):
 
     def metrics(self) -> Metrics:
         return CLASSIFICATION_METRICS
-
-    def columns(self) -> dict[str, list[str]]:
-        return {"task.text": [self.text] if isinstance(self.text, str) else self.text, "task.label": [self.label]}

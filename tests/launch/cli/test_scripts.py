@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,14 +34,23 @@ def state(run: Path) -> tuple[str, str | None]:
 
 
 def send_when(path: Path, *numbers: int) -> threading.Thread:
-    """Sends this process the signals, one after another, once the path is there."""
+    """Sends this process the signals once the path is there, each when the one before has been heard."""
+
+    def is_heard(cause: str) -> bool:
+        return any(cause in stop_file.read_text() for stop_file in path.parent.glob("runs/tiny/*/attempts/*/stop"))
 
     def wait() -> None:
-        while not list(path.parent.glob(path.name)):
-            time.sleep(0.01)
-        for number in numbers:
+        wait_until(path.exists)
+        os.kill(os.getpid(), numbers[0])
+        for before, number in pairwise(numbers):
+            wait_until(lambda cause="user" if before == signal.SIGINT else "preempted": is_heard(cause))
             os.kill(os.getpid(), number)
-            time.sleep(0.2)
+
+    def wait_until(happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 200
+        while not happened():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -185,7 +196,7 @@ def test_script_that_ignores_sigterm_and_finishes_is_completed(fullrank, script,
 
 
 def test_script_that_ignores_everything_is_spoken_of_and_ended_by_a_second_interrupt(fullrank, script, run_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("launch.agent.REMIND_S", 0.1)
+    monkeypatch.setattr("launch.agent.REMIND_S", 0.0)
     text = "for number in (signal.SIGTERM, signal.SIGINT):\n    signal.signal(number, signal.SIG_IGN)\nPath('ready').touch()\ntime.sleep(60)"
     thread = send_when(tmp_path / "ready", signal.SIGTERM, signal.SIGINT, signal.SIGINT)
     answer = fullrank("run", "--script", script(text))
@@ -267,7 +278,10 @@ place = ('127.0.0.1', int(os.environ['MASTER_PORT']))
 if rank == '0':
     with socket.create_server(place) as server:
         server.accept()
-        time.sleep(0.5)
+        for word in ('here', 'still there'):  # the agent has looked between reading the one and the other
+            print(word, flush=True)
+            while word not in Path(os.environ['FULLRANK_RUN_DIR'], 'attempts/0001/rank_00000.log').read_text():
+                time.sleep(0.01)
 else:
     while True:
         try:

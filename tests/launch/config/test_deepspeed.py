@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,13 @@ def test_buckets_that_nobody_set_are_no_larger_than_the_model(facts):
 def test_what_the_experiment_says_otherwise_names_both_places(tmp_path, facts, config, problem):
     (found,) = problems(tmp_path, config | {"zero_optimization": {"stage": 2}}, facts)
     assert problem in found
+
+
+def test_stage_3_has_no_average_of_weights(tmp_path, facts):
+    averaging = replace(facts, experiment=facts.experiment.model_copy(update={"train": facts.experiment.train.model_copy(update={"ema_decay": 0.9})}))
+    assert resolve_deepspeed(read_deepspeed(written(tmp_path, {"zero_optimization": {"stage": 2}})), averaging)
+    (found,) = problems(tmp_path, {"zero_optimization": {"stage": 3}}, averaging)
+    assert found.startswith("ds.json: train.ema_decay: DeepSpeed's stage 3 has no way")
 
 
 def test_stage_0_divides_nothing_and_is_refused(tmp_path, facts):

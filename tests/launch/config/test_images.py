@@ -43,7 +43,9 @@ def test_an_unknown_task_gets_the_nearest(path):
 
 def test_a_task_without_a_kind_lists_them(path):
     path.write_text(EXPERIMENT.replace("kind: image_classification", "size: 3"))
-    assert "task.kind: the key is missing\n    allowed: 'text_classification', 'image_classification', 'own'" in refused(path)
+    words = refused(path)
+    assert "task.kind: the key is missing\n    allowed: 'text_classification', " in words
+    assert "'image_classification'" in words
 
 
 def test_an_unknown_key_of_a_task_gets_that_tasks_keys(path):

@@ -66,7 +66,7 @@ def test_names_of_the_data_set_are_used() -> None:
 
 def test_ratings_are_split_at_the_threshold_and_ties_left_out() -> None:
     found, problems = labels(["2.5", "-0.1", "0", "nan", "good"], label_threshold=0.0)
-    assert found == Labels(["negative", "positive"], {"train": [1, 0, None, None, None]}, num_left_out=1)
+    assert found == Labels(["negative", "positive"], {"train": [1, 0, None, None, None]}, notes=("1 rows left out: their label is exactly 0",))
     assert problems == ["train.tsv:4: the label 'nan' is not a number", "train.tsv:5: the label 'good' is not a number"]
 
 

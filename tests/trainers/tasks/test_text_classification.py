@@ -277,11 +277,12 @@ def test_word_that_the_model_does_not_know_is_shown_as_it_read_it(values: dict[s
 
 def test_processes_that_start_together_prepare_once(values: dict[str, Any], tmp_path: Path) -> None:
     code = (
-        "import sys; from launch.config.experiment import Experiment; import trainers.tasks.text_classification as t\n"
+        "import sys; from launch.config.experiment import Experiment; import trainers.tasks.texts as t\n"
+        "from trainers.tasks.text_classification import build_task\n"
         "real = t.prepare\n"
         "def prepare(*a): print('prepared'); real(*a)\n"
         "t.prepare = prepare\n"
-        f"print(t.build_task(Experiment.model_validate({values!r})).num_samples)"
+        f"print(build_task(Experiment.model_validate({values!r})).num_samples)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = sorted(process.communicate(timeout=120)[0] for process in processes)

@@ -1,0 +1,136 @@
+"""A pretrained body, one vector of what it read, and a linear layer: how it is built, saved, and used again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from launch.config.errors import ConfigError, Problem
+from launch.config.experiment import Model
+from launch.config.run_dir import read_json
+from launch.config.tasks.texts import Pooling
+from trainers.pretrained import load_model
+
+CONFIG_KEY = "fullrank_pooling"
+"""Of the saved config.json: which vector the head reads."""
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network gives, under the name that the library's own models use."""
+
+    logits: Tensor
+
+
+class PooledNetwork(nn.Module):
+    """A body of transformers and a linear head, in two parts that can be had apart: features(), and head.
+
+    The body is registered under the library's own name for it (bert, distilbert, ...), so that `bert.*` freezes it, and AutoModel reads what
+    is saved.
+    """
+
+    def __init__(self, body: Any, pooling: Pooling, num_outputs: int) -> None:
+        super().__init__()
+        self.body_name, self.pooling = str(body.base_model_prefix), pooling
+        self.add_module(self.body_name, body)
+        self.head = nn.Linear(body.config.hidden_size, num_outputs)
+
+    @property
+    def body(self) -> Any:
+        return self.get_submodule(self.body_name)
+
+    @property
+    def config(self) -> Any:
+        return self.body.config
+
+    def features(self, **inputs: Tensor) -> Tensor:
+        """Returns the vector that the head reads, [B, H], of input_ids and attention_mask, int64 [B, T]."""
+        output, mask = self.body(**inputs), inputs["attention_mask"]
+        if self.pooling == "pooler":
+            return output.pooler_output
+        states = output.last_hidden_state
+        if self.pooling == "first":
+            return states[torch.arange(len(mask), device=mask.device), mask.argmax(dim=1)]  # after the padding, where that is on the left
+        weights = mask[:, :, None].to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def forward(self, **inputs: Tensor) -> Output:
+        """Returns logits, [B, C]."""
+        return Output(self.head(self.features(**inputs)))
+
+    def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor]) -> None:
+        """Writes config.json, which says the pooling, and these weights."""
+        from safetensors.torch import save_file
+
+        setattr(self.config, CONFIG_KEY, self.pooling)
+        self.config.architectures = [type(self).__name__]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        save_file({name: tensor.contiguous() for name, tensor in state_dict.items()}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def build_pooled(model: Model, pooling: Pooling, label_names: Sequence[str], seed: int, pad_token_id: int) -> PooledNetwork:
+    """Returns a body with its pretrained weights and a new head, drawn from `seed`, in float32 on the CPU; one output where there are no classes.
+
+    A source that was itself saved with this pooling and as many outputs keeps its head.
+
+    Raises:
+        ConfigError: the body cannot be loaded, or has no pooler.
+    """
+    body: Any = load_model("AutoModel", model, label_names, seed, pad_token_id)
+    new = {name for name in getattr(body, "new_tensors", ()) if "pooler" in name}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PooledNetwork(body, pooling, len(label_names) or 1)
+        nn.init.normal_(network.head.weight, std=getattr(body.config, "initializer_range", 0.02))
+        nn.init.zeros_(network.head.bias)
+    if pooling == "pooler" and (getattr(body, "pooler", None) is None or new):
+        what = f"{model.source} has no {'weights for its ' if new else ''}pooler"
+        raise ConfigError(Problem(what, key="task.pooling", allowed="mean, first", fix="task.pooling=mean"))
+    return network
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A text goes in, or a pair of texts; what the head makes of it comes out."""
+
+    network: PooledNetwork
+    tokenizer: Any
+    label_names: Sequence[str]
+
+    def __call__(self, text: str, pair: str | None = None) -> dict[str, float] | float:
+        """Returns class name -> probability, the likeliest first; of a model without classes, its value."""
+        encoded = self.tokenizer(text, pair, truncation=True, return_tensors="pt")
+        encoded = {name: tensor for name, tensor in encoded.items() if name != "token_type_ids" or pair is not None}
+        with torch.inference_mode():
+            logits = self.network(**encoded).logits[0].float()
+        if not self.label_names:
+            return float(logits)
+        probabilities = logits.softmax(-1)
+        return {self.label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
+
+
+def load_pooled(folder: str | Path) -> Predictor:
+    """Returns what a run with task.pooling saved in its model/ folder.
+
+    Raises:
+        ConfigError: no such run wrote it.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    pooling: Any = (read_json(Path(folder) / "config.json") or {}).get(CONFIG_KEY)
+    if pooling not in get_args(Pooling):
+        raise ConfigError(Problem("is not the model of a run with task.pooling", where=str(folder)))
+    config, weights = AutoConfig.from_pretrained(folder), load_file(Path(folder) / WEIGHTS_FILE)
+    num_outputs = len(weights["head.bias"])
+    network = PooledNetwork(AutoModel.from_config(config), pooling, num_outputs).eval()
+    network.load_state_dict(weights)
+    return Predictor(network, AutoTokenizer.from_pretrained(folder), [config.id2label[n] for n in range(num_outputs)] if num_outputs > 1 else [])
