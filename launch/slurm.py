@@ -49,6 +49,11 @@ _KEPT = frozenset(("SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_ACCOUNT", "SBATCH_PAR
 _DROPPED = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_")
 """What an allocation around us has set: it would bind the new job to the old one's cores (goodfire-ai/spd#955)."""
 
+_LEFT_OVER = frozenset(
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES PYTHONHOME".split()
+)
+"""What another launcher or this machine's own GPUs have left in this shell: the nodes have places and GPUs of their own."""
+
 
 class SlurmError(FullrankError):
     """A command of Slurm failed; holds its own words."""
@@ -216,8 +221,8 @@ def ask(*argv: str) -> str:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment without what an allocation around us has set; where the cluster is and a person's own defaults stay."""
-    return {name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_DROPPED)}
+    """Returns what a job may inherit: nothing of an allocation around us, nor of this machine; a person's own defaults stay."""
+    return {name: value for name, value in environment.items() if name in _KEPT or not (name.startswith(_DROPPED) or name in _LEFT_OVER)}
 
 
 def own_defaults(environment: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,8 @@ def why_not() -> str | None:
     if os.geteuid():
         return "it needs root (network namespaces, several slurmd)"
     missing = missing_packages()
+    if not missing and subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True).returncode:
+        return "this machine lets root make no namespaces (a container without CAP_SYS_ADMIN)"
     return f"not installed: {', '.join(missing)} (`make test-slurm` installs them)" if missing else None
 
 

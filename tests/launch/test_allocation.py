@@ -37,6 +37,8 @@ def test_submission_from_inside_leaves_the_allocation_behind():
         "SBATCH_EXPORT": "NONE",
         "PMIX_RANK": "0",
         "SRUN_CPUS_PER_TASK": "2",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "WORLD_SIZE": "8",
     }
     assert clean_environment(INSIDE | kept | dropped) == kept
     assert own_defaults(kept) == {"SBATCH_ACCOUNT": "mine", "SBATCH_PARTITION": "gpu", "SBATCH_QOS": "high"}

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
+from launch.cli.planning import make_plan
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, FullrankError
+from launch.config.load import shipped_configs
+from launch.environment_checks import HURTS
+from launch.memory import Memory
+from launch.model_size import UnknownSize
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.render_slurm import render_sbatch
 from launch.restarts import Restart, choose_restart
-from launch.save_time import SaveTime
+from launch.save_time import SaveTime, find_save_time
 from tests.launch.test_slurm_text import recorded_site
 
 NOTHING_SAID = JobOptions()
@@ -154,9 +159,40 @@ def test_shipped_clusters_render(name, make_plan, make_probe):
 
 
 def test_variables_that_hurt_are_named(make_job, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("NCCL_P2P_DISABLE", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # does not go into the job
     job, _, _ = make_job({})
-    assert any("CUDA_VISIBLE_DEVICES" in warning for warning in cluster_warnings(job, recorded_site()))
+    told = [warning.partition(" ")[0] for warning in cluster_warnings(job, recorded_site()) if "set in this shell and goes into the job" in warning]
+    assert "NCCL_P2P_DISABLE=1" in told
+    assert "CUDA_VISIBLE_DEVICES=0" not in told
+
+
+def test_no_room_for_the_checkpoints_to_come(make_job):
+    job, loaded, probe = make_job({})
+    memory = Memory(2**30, 2**30, 2 * 2**30, 0, None)
+    job = replace(job, plan=replace(job.plan, memory=replace(job.plan.memory, memory=memory)))
+    cluster_preflight(job, loaded, probe, recorded_site())
+    full = replace(probe, place=replace(probe.place, free_bytes=10 * 2**30))
+    with pytest.raises(FullrankError, match=r"10.0 GiB free, and the checkpoints take 12.0 \(4 of 3.0\)"):
+        cluster_preflight(job, loaded, full, recorded_site())
+
+
+SHIPPED = sorted(path.stem for path in (shipped_configs() / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_no_false_alarm_on_the_shipped_experiments(name, gpus, write_cluster, make_probe, monkeypatch):
+    """On a cluster that has everything, with the model and the data where the experiment says."""
+    for variable in HURTS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("launch.model_files.count_with_torch", lambda *_: UnknownSize("not counted here"))
+    loaded = load_cluster(str(write_cluster(partition="main", account="research", gpus_per_node=str(gpus), memory_gib_per_node="5")))
+    plan, probe = make_plan(name, nodes=2, machine=node_machine(loaded.cluster, "site", make_probe().machine), run_root=Path("/runs"))
+    probe = replace(probe, missing_paths={}, unfit_sources=(), place=make_probe().place, versions=make_probe().versions)
+    job = plan_job(plan, loaded.cluster, NOTHING_SAID, "/env/bin/python", Restart(True), find_save_time(plan))
+    cluster_preflight(job, loaded, probe, recorded_site())
+    assert cluster_warnings(job, recorded_site()) == []
 
 
 def test_a_save_longer_than_the_grace_time_is_told(make_job):
