@@ -174,9 +174,7 @@ def _written(text: object, options: SpeechCtc) -> str | None:
     return words.lower() if options.lowercase else words
 
 
-def _usable(
-    split: Split, texts: Sequence[str | None], alphabet: str, options: SpeechCtc, bad_rows: BadRows, conversions: Counter[str]
-) -> Split:
+def _usable(split: Split, texts: Sequence[str | None], alphabet: str, options: SpeechCtc, bad_rows: BadRows, conversions: Counter[str]) -> Split:
     """Returns the rows with a recording and a transcript that fit together; says of the others why not."""
     bands, is_usable = MelBands.of(options), np.zeros(len(split), bool)
     for index, (value, text) in enumerate(zip(split.columns[options.audio], texts, strict=True)):
