@@ -48,7 +48,7 @@ class Feature:
 
 
 FEATURES = {
-    "AdamW": Feature(("optimizer.lr=1e-3",)),
+    "AdamW": Feature(("optimizer.lr=1e-3", "optimizer.weight_decay=0.1")),
     "clipping": Feature((*SGD, "train.gradient_clip_norm=0.05")),
     "accumulation": Feature((*SGD, "train.micro_batch_size=2")),
     "freezing": Feature((*SGD, "model.freeze=[bert.embeddings.*, bert.encoder.layer.0.*]")),
