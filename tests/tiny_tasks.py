@@ -51,6 +51,7 @@ def glue_stsb(folder: Path) -> Sections:
             "splits": {"train": "train.tsv", "validation": "dev.tsv"},
             "num_workers": 0,
         },
+        "optimizer": {"lr": 1e-2},  # answers that hardly differ would correlate by their last digits
         "evaluate": {"metric": "score", "mode": "max", "every": "4 steps", "batch_size": 4},
     }
 
