@@ -25,6 +25,7 @@ from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
 from trainers.hardware import choose_precision
+from trainers.feature_cache import FeatureTask, use_cached_features
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -84,6 +85,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
+    task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
+    num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     average = build_average(engine, model, optimizer, experiment.train.ema_decay)
@@ -107,7 +110,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
         console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
-    for note in (*checkpoints.notes, *task.notes, *engine.notes):
+    for note in (*feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:
@@ -135,10 +138,10 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
                 total_steps=num_steps,
                 lengths=task.lengths("train") if experiment.train.group_by_length else None,
             ),
-            experiment.data.num_workers,
+            num_workers,
             pin_memory=engine.device.type == "cuda",
         ),
-        evaluator=Evaluator(engine, task, stops, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, experiment.data.num_workers),
+        evaluator=Evaluator(engine, task, stops, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, num_workers),
         checkpoints=checkpoints,
         trackers=open_trackers(run, experiment, facts) if world.is_main else SILENT,
         stops=stops,

@@ -80,6 +80,11 @@ class Model(Section):
         description="BatchNorm layers. train: on micro-batches, as usual; frozen: fixed statistics and weights; sync: over all ranks (GPUs).",
     )
     freeze: list[str] = Field([], description="Shell patterns of parameter names that are not trained, e.g. 'bert.embeddings.*'.")
+    cache_features: Literal["auto", "never"] = Field(
+        "auto",
+        description="What a frozen body makes of each sample. auto: computed once and kept on disk, where all but the head is frozen and training "
+        "sees the same samples in each epoch; never: computed in each epoch.",
+    )
     lora: Lora | None = Field(
         None, description="Train adapters and the head instead of the whole model: {rank: 8}. A model of transformers; needs peft. null: no adapters."
     )
