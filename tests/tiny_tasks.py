@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import tiny_bert, tiny_sentences
+from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
 from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
 from tests.tiny_texts import tiny_glue
@@ -79,6 +79,23 @@ def recommender_autoencoder(folder: Path) -> Sections:
     }
 
 
+def masked_lm(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "masked_lm", "block_size": 16, "rows": "packed", "whole_words": True},
+        "data": {"source": str(tiny_lines(folder / "lines.txt", 120)), **CUT},
+        "evaluate": {"metric": "perplexity", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def causal_lm(folder: Path) -> Sections:
+    config = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
+    return masked_lm(folder) | {
+        "model": {"source": str(folder / "bert"), "config": config, "dropout": 0.0},
+        "task": {"kind": "causal_lm", "block_size": 16, "rows": "single"},
+    }
+
+
 CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
 """Of a data section: validation and test are cut from train."""
 
@@ -87,6 +104,8 @@ TINY_TASKS: dict[str, TinyTask] = {
     "bert_frozen": TinyTask(bert_frozen),
     "glue_stsb": TinyTask(glue_stsb),
     "speech_ctc": TinyTask(speech_ctc),
+    "masked_lm": TinyTask(masked_lm),
+    "causal_lm": TinyTask(causal_lm),
     "recommender_autoencoder": TinyTask(recommender_autoencoder),
 }
 """By name: every task, and every way of one that learns by other code."""
