@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.config.experiment import Experiment
+from launch.config.quantities import show_count
 from launch.config.resolve import LARGEST_DEFAULT_MICRO_BATCH, divisors
 from launch.config.tasks.texts import TextsSection
 from launch.gpus import Gpu
@@ -47,7 +48,7 @@ def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, si
         return MemoryPlan(None, budget, (f"unknown: {size.reason}",))
     layout, activations = find_layout(launch), find_activations(experiment, launch, size, micro_batch_size)
     memory = estimate(size, layout, experiment.optimizer, activations)
-    notes = [f"{size.parameters / 1e6:.2f} M parameters, by {size.origin}"]
+    notes = [f"{show_count(size.parameters)} parameters, by {size.origin}"]
     if activations is None:
         notes.append("activations: unknown for this kind of model")
     plan = MemoryPlan(memory, budget, tuple(notes))

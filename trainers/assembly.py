@@ -13,6 +13,7 @@ from torch import nn
 from launch.config.changes import check_end
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, load_experiment
+from launch.config.quantities import show_count
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
@@ -183,7 +184,7 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     """Returns the line that says what is about to run; `held_bytes`: the parameters in the memory of the rank that has most of them."""
     trained, total = num_parameters
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
-    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.3g} of {total / 1e6:.3g} M parameters"
+    size = f"{'' if trained == total else f'{show_count(trained)} of '}{show_count(total)} parameters"
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
     how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
     return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
