@@ -138,6 +138,9 @@ class Train(Section):
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
+    memory_check: Literal["refuse", "warn"] = Field(
+        "refuse", description="What becomes of a training that does not fit into a device's memory, by the estimate. warn: it starts all the same."
+    )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Decay of the moving average of the trained weights, which evaluations see and the result is, e.g. 0.999. null: no average.",
