@@ -89,7 +89,8 @@ class RecommenderTask:
 
         from trainers.ratings.ranking import Ndcg, Recall
 
-        return MetricCollection({"recall": Recall(), "ndcg": Ndcg(), "popularity_recall": Recall(of_popularity=True)})
+        metrics = {"recall": Recall(), "ndcg": Ndcg(), "popularity_recall": Recall(of_popularity=True)}
+        return MetricCollection(metrics, compute_groups=False)  # which takes metrics for one if their sums agree after the first batch
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Returns what the network saw of a person, and what it had to find."""

@@ -64,6 +64,14 @@ def test_the_loss_is_the_log_share_of_each_wanted_item(tmp_path):
     assert popular.shape == (1, 3)
 
 
+def test_the_model_and_popularity_stay_apart_where_they_agree_at_first(tmp_path):
+    metrics = built(tiny_ratings(tmp_path / "ratings.csv", 40)).build_metrics()
+    hit, miss = torch.tensor([[True, False, False]]), torch.tensor([[False, False, False]])
+    metrics.update(hit, hit, torch.tensor([1]))
+    metrics.update(hit, miss, torch.tensor([1]))
+    assert {name: float(value) for name, value in metrics.compute().items()} == {"recall": 1.0, "ndcg": 1.0, "popularity_recall": 0.5}
+
+
 def test_what_a_run_saved_recommends_in_three_lines_what_goes_together(tmp_path):
     task = built(tiny_ratings(tmp_path / "ratings.csv", 40))
     model = task.build_model()
