@@ -10,11 +10,12 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from launch.ports import held_port  # noqa: E402
 from trainers.tasks import TASKS  # noqa: E402
 from trainers.train import main as train_main  # noqa: E402
 
@@ -51,7 +53,9 @@ ENGINES = (
 """What the engines that divide import, DeepSpeed with its Muon (whose import loads torch's compiler) being most of it."""
 
 TIMEOUT_S = 300.0
-_PORTS = itertools.cycle(range(20011, 29989))
+_PORTS = itertools.cycle(range(20011 + os.getpid() % 9000, 31000))
+_HELD: deque[ExitStack] = deque()
+"""The ports of the last 64 trainings, so that no other process that forks ranks, or launches any, takes one of them."""
 
 
 @dataclass
@@ -85,9 +89,7 @@ def start(arguments: Sequence[str], num_processes: int, logs: Path, prepare: Cal
 
     `prepare` runs in each rank, with its number, before anything else.
     """
-    port = next(_PORTS)
-    while not _is_free(port):
-        port = next(_PORTS)
+    port = _hold_port()
     logs.mkdir(parents=True, exist_ok=True)
     ranks = []
     for rank in range(num_processes):
@@ -161,6 +163,10 @@ def _be_a_rank(arguments: Sequence[str], environment: dict[str, str], log: Path,
         os._exit(code)
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+def _hold_port() -> int:
+    if len(_HELD) == 64:
+        _HELD.popleft().close()
+    _HELD.append(ExitStack())
+    port = _HELD[-1].enter_context(held_port(next(_PORTS), num_tries=1000))
+    assert port is not None, "1000 ports are taken"
+    return port

@@ -48,7 +48,7 @@ class Feature:
 
 
 FEATURES = {
-    "AdamW": Feature(("optimizer.lr=1e-3",)),
+    "AdamW": Feature(("optimizer.lr=1e-3", "optimizer.weight_decay=0.1")),
     "clipping": Feature((*SGD, "train.gradient_clip_norm=0.05")),
     "accumulation": Feature((*SGD, "train.micro_batch_size=2")),
     "freezing": Feature((*SGD, "model.freeze=[bert.embeddings.*, bert.encoder.layer.0.*]")),
@@ -57,7 +57,7 @@ FEATURES = {
     "compile": Feature((*SGD, "model.compile=true")),
     "bf16": Feature((*SGD, "train.precision=bf16"), close=0.05),
     "BatchNorm": Feature((*SGD, "optimizer.lr=0.05"), "image", "ddp"),
-    "BatchNorm, bf16": Feature((*SGD, "optimizer.lr=0.05", "train.precision=bf16"), "image", "ddp", close=0.05),
+    "BatchNorm in bf16": Feature((*SGD, "optimizer.lr=0.05", "train.precision=bf16"), "image", "ddp", close=0.05),
 }
 
 
@@ -85,7 +85,7 @@ def main(typed: Sequence[str] | None = None) -> int:
         }
         for name in features:
             feature = FEATURES[name]
-            case = folder / name.replace(" ", "_").replace(",", "")
+            case = folder / name.replace(" ", "_")
             shutil.rmtree(case, ignore_errors=True)
             words = ["--config", str(experiments[feature.kind]), *SHARED, *feature.words]
             reference = case / (feature.reference or "one")

@@ -58,6 +58,10 @@ KINDS: dict[str, Kind] = {
         "another rank or the network went away first: look at the other ranks' logs",
         is_retryable=True,
     ),
+    "group_left_open": Kind(
+        r"terminate called without an active exception",
+        "torch.distributed.destroy_process_group() as the script's last line (Accelerate: accelerator.end_training()); its work may well be whole",
+    ),
     "not_finite": Kind(r"(loss|gradient).{0,40}\b(nan|inf|not finite)", "a smaller optimizer.lr, a longer schedule.warmup, or train.precision=fp32"),
 }
 """Kinds in the order in which they are tried. `configuration` and `killed` are told by the exit code, `exception` is the rest."""
@@ -66,6 +70,7 @@ _SIGNALS = {
     "SIGKILL": "usually the kernel's out-of-memory killer (dmesg tells): fewer data.num_workers, or a smaller train.micro_batch_size",
     "SIGSEGV": "a crash in a compiled library; the rank's log shows where in Python it was",
     "SIGBUS": "usually a full /dev/shm: data.num_workers=0",
+    "SIGABRT": "a compiled library gave up; its last lines say why",
     "SIGILL": "a library built for another processor",
     "SIGTERM": "somebody or the scheduler stopped this process alone",
     "SIGHUP": "the terminal was closed: start it under tmux, or with nohup",
@@ -82,6 +87,10 @@ _SCRIPT_ADVICE = {
     "not_finite": "a smaller learning rate, or fp32; fullrank run --debug stops where you set a breakpoint()",
     "SIGKILL": "usually the kernel's out-of-memory killer (dmesg tells): fewer data workers, or a smaller batch in the script",
     "SIGBUS": "usually a full /dev/shm: num_workers=0 in the script's DataLoader",
+    "SIGABRT": (
+        "a compiled library gave up; its last lines say why. If the work was done: gloo's threads outlived the script, "
+        "and torch.distributed.destroy_process_group() as its last line ends them"
+    ),
 }
 """Kind or signal -> what helps where there is no experiment whose keys could be set."""
 

@@ -25,6 +25,7 @@ class Layout:
     world_size: int
     fsdp: Fsdp | None = None
     deepspeed: DeepSpeed | None = None
+    has_average: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Memory:
         optimizer: the optimizer's state, and DeepSpeed's fp32 copy of the weights.
         gathered: whole weights of the layers at work, where weights are sharded; the half-precision copies of autocast; DeepSpeed's bucket.
         activations: of one micro-batch; None: unknown for this kind of model.
+        average: the moving average of the trained weights, in fp32.
         on_host: bytes that offloading keeps in host memory instead.
     """
 
@@ -44,11 +46,12 @@ class Memory:
     gathered: int
     activations: int | None
     on_host: int = 0
+    average: int = 0
 
     @property
     def total(self) -> int:
         """All of it; without the activations where they are unknown."""
-        return self.parameters + self.gradients + self.optimizer + self.gathered + (self.activations or 0)
+        return self.parameters + self.gradients + self.optimizer + self.average + self.gathered + (self.activations or 0)
 
 
 def estimate(size: ModelSize, layout: Layout, optimizer: Optimizer, activations: int | None) -> Memory:
@@ -64,15 +67,15 @@ def estimate(size: ModelSize, layout: Layout, optimizer: Optimizer, activations:
         return _under_deepspeed(size, layout, layout.deepspeed, state, activations)
     shards = layout.world_size if layout.engine == "fsdp2" else 1
     parameters, gradients, moments = _share(4 * size.parameters, shards), _share(4 * size.trained, shards), _share(state * size.trained, shards)
-    half = layout.precision in _HALF
+    half, average = layout.precision in _HALF, _share(4 * size.trained, shards) if layout.has_average else 0
     if layout.engine != "fsdp2":
-        return Memory(parameters, gradients, moments, 2 * size.parameters if half else 0, activations)
+        return Memory(parameters, gradients, moments, 2 * size.parameters if half else 0, activations, average=average)
     fsdp = layout.fsdp or Fsdp()
     working = size.outside_layers + 2 * size.largest_layer if fsdp.reshard_after_forward else size.parameters
     gathered = min(working, size.parameters) * (2 if half else 4)
     if fsdp.offload:
-        return Memory(0, 0, 0, gathered, activations, on_host=parameters + gradients + moments)
-    return Memory(parameters, gradients, moments, gathered, activations)
+        return Memory(0, 0, 0, gathered, activations, on_host=parameters + gradients + moments + average)
+    return Memory(parameters, gradients, moments, gathered, activations, average=average)
 
 
 def _under_deepspeed(size: ModelSize, layout: Layout, deepspeed: DeepSpeed, state: int, activations: int | None) -> Memory:
@@ -84,12 +87,12 @@ def _under_deepspeed(size: ModelSize, layout: Layout, deepspeed: DeepSpeed, stat
     gathered = min(size.outside_layers + 2 * size.largest_layer, size.parameters) * word if stage == 3 else 0
     bucket = deepspeed.zero.get("reduce_bucket_size")
     gathered += word * min(bucket if isinstance(bucket, int) else size.parameters, size.parameters)
-    host = 0
+    host, average = 0, _share(4 * size.trained, world) if layout.has_average else 0
     if deepspeed.offload_optimizer:
-        host, moments = host + moments + gradients, 0
+        host, moments, average = host + moments + gradients + average, 0, 0
     if deepspeed.offload_param:
         host, parameters = host + parameters, 0
-    return Memory(parameters, gradients, moments, gathered, activations, host)
+    return Memory(parameters, gradients, moments, gathered, activations, host, average)
 
 
 def activation_bytes(
@@ -150,7 +153,10 @@ def strategies_by_cost(size: ModelSize, layout: Layout, optimizer: Optimizer, ac
     """Yields the shipped strategies for these processes with what a rank would hold, the cheapest to train under first."""
     for name, engine, fsdp, zero in _LADDER:
         deepspeed = DeepSpeed({"zero_optimization": zero}, name, {}) if zero else None
-        yield name, estimate(size, Layout(engine, layout.precision, layout.world_size, fsdp, deepspeed), optimizer, activations)
+        if layout.has_average and deepspeed is not None and deepspeed.stage == 3:
+            continue  # resolve_deepspeed refuses it
+        other = Layout(engine, layout.precision, layout.world_size, fsdp, deepspeed, layout.has_average)
+        yield name, estimate(size, other, optimizer, activations)
 
 
 _LADDER: tuple[tuple[str, Engine, Fsdp | None, dict[str, object] | None], ...] = (

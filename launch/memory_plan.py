@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.config.experiment import Experiment
+from launch.config.quantities import show_count
 from launch.config.resolve import LARGEST_DEFAULT_MICRO_BATCH, divisors
 from launch.config.tasks.texts import TextsSection
 from launch.gpus import Gpu
@@ -14,6 +15,9 @@ from launch.memory import GIB, Budget, Layout, Memory, activation_bytes, estimat
 from launch.model_size import ModelSize, UnknownSize
 from launch.plan import LaunchPlan
 from launch.probe import Machine
+
+ACTIVATIONS_ERR_BY = 0.25
+"""Share of the activations that the estimate may be too high by (docs/measurements.md)."""
 
 LARGEST_MICRO_BATCH = 1024
 """Cap on a GPU whose memory is known: more samples at once are no faster."""
@@ -27,17 +31,34 @@ class MemoryPlan:
         memory: None where the model's size is unknown; `notes` say why.
         budget: None where nobody knows the device's memory.
         strategies: the shipped strategies under which it would fit, the cheapest first; empty where it fits or nothing is known.
+        is_binding: whether what does not fit is refused (train.memory_check).
     """
 
     memory: Memory | None
     budget: Budget | None
     notes: tuple[str, ...]
     strategies: tuple[str, ...] = ()
+    is_binding: bool = True
 
     @property
     def is_too_large(self) -> bool:
-        """Whether it is known not to fit."""
+        """Whether it does not fit, by the estimate."""
         return self.memory is not None and self.budget is not None and self.memory.total > self.budget.bytes
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it would not fit either if the activations were as small as the estimate may err, and nobody wants it all the same."""
+        if self.memory is None or self.budget is None or not self.is_binding:
+            return False
+        return self.memory.total - int(ACTIVATIONS_ERR_BY * (self.memory.activations or 0)) > self.budget.bytes
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of a training that is not refused, and may run out of memory."""
+        if not self.is_too_large or self.is_refused or self.memory is None or self.budget is None:
+            return None
+        why = "less than the activations' estimate errs by" if self.is_binding else "train.memory_check is warn"
+        return f"a rank may run out of memory: {_gib(self.memory.total)} by the estimate, {_gib(max(self.budget.bytes, 0))} of room; {why}"
 
 
 def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize, micro_batch_size: int) -> MemoryPlan:
@@ -45,16 +66,18 @@ def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, si
     budget = find_budget(launch, machine)
     if isinstance(size, UnknownSize):
         return MemoryPlan(None, budget, (f"unknown: {size.reason}",))
-    layout, activations = find_layout(launch), find_activations(experiment, launch, size, micro_batch_size)
+    layout, activations = find_layout(launch, experiment), find_activations(experiment, launch, size, micro_batch_size)
+    is_binding = experiment.train.memory_check == "refuse"
     memory = estimate(size, layout, experiment.optimizer, activations)
-    notes = [f"{size.parameters / 1e6:.2f} M parameters, by {size.origin}"]
+    trained = f", {show_count(size.trained)} of them trained" if size.trained != size.parameters else ""
+    notes = [f"{show_count(size.parameters)} parameters{trained}, by {size.origin}"]
     if activations is None:
         notes.append("activations: unknown for this kind of model")
-    plan = MemoryPlan(memory, budget, tuple(notes))
+    plan = MemoryPlan(memory, budget, tuple(notes), is_binding=is_binding)
     if not plan.is_too_large or budget is None:
         return plan
     fitting = [name for name, other in strategies_by_cost(size, layout, experiment.optimizer, activations) if other.total <= budget.bytes]
-    return MemoryPlan(memory, budget, tuple(notes), tuple(fitting))
+    return MemoryPlan(memory, budget, tuple(notes), tuple(fitting), is_binding)
 
 
 def fitting_micro_batch(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize) -> int | None:
@@ -67,7 +90,7 @@ def fitting_micro_batch(experiment: Experiment, launch: LaunchPlan, machine: Mac
         return None
     cap = LARGEST_MICRO_BATCH if launch.device == "cuda" else LARGEST_DEFAULT_MICRO_BATCH
     candidates = [n for n in divisors(global_batch_size // launch.world_size) if n <= cap]
-    layout = find_layout(launch)
+    layout = find_layout(launch, experiment)
 
     def fits(micro: int) -> bool:
         memory = estimate(size, layout, experiment.optimizer, find_activations(experiment, launch, size, micro))
@@ -76,9 +99,10 @@ def fitting_micro_batch(experiment: Experiment, launch: LaunchPlan, machine: Mac
     return max((n for n in candidates if fits(n)), default=1)
 
 
-def find_layout(launch: LaunchPlan) -> Layout:
+def find_layout(launch: LaunchPlan, experiment: Experiment) -> Layout:
     """Returns how the plan's ranks share the model."""
-    return Layout(launch.engine, launch.precision, launch.world_size, launch.strategy.fsdp, launch.strategy.deepspeed)
+    strategy, has_average = launch.strategy, experiment.train.ema_decay is not None
+    return Layout(launch.engine, launch.precision, launch.world_size, strategy.fsdp, strategy.deepspeed, has_average)
 
 
 def find_budget(launch: LaunchPlan, machine: Machine) -> Budget | None:
@@ -131,6 +155,7 @@ _ROWS = {
     "parameters": "weights",
     "gradients": "gradients",
     "optimizer": "optimizer state",
+    "average": "moving average",
     "gathered": "copies at work",
     "activations": "activations, at most",
 }

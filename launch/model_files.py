@@ -9,7 +9,8 @@ from launch.config.hub import hub_cache
 from launch.config.run_dir import RunDir
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, TorchvisionModel, cache_root
 from launch.counted import count_with_torch
-from launch.model_size import ModelSize, UnknownSize, read_model_size
+from launch.lora_size import with_adapters
+from launch.model_size import ModelSize, UnknownSize, read_body, read_model_size
 from launch.torchvision_sizes import torchvision_size
 
 
@@ -27,8 +28,15 @@ def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | Unkn
     folder = find_model_folder(source)
     if folder is None:
         return UnknownSize("the model has not been fetched yet")
-    size = read_model_size(folder, num_labels, frozen)
-    return size if isinstance(size, ModelSize) or not size.is_countable else count_with_torch("transformers", str(folder), num_labels, frozen)
+    size, lora = read_model_size(folder, num_labels, frozen), experiment.model.lora
+    if isinstance(size, UnknownSize):
+        return count_with_torch("transformers", str(folder), num_labels, frozen, lora) if size.is_countable else size
+    if lora is None:
+        return size
+    model_type, body = read_body(folder)
+    if body is None:
+        return count_with_torch("transformers", str(folder), num_labels, frozen, lora)
+    return with_adapters(size, body, size.head, lora, model_type)
 
 
 def find_model_folder(source: Source) -> Path | None:

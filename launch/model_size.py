@@ -29,6 +29,7 @@ class ModelSize:
     """Counts of parameters, whatever their type.
 
     Args:
+        head: those of the modules that the pretrained files lack, which LoRA trains whole; 0: unknown, or none.
         trained: those that are not frozen.
         largest_layer: of the largest layer that is sharded by itself.
         outside_layers: embeddings, head: the root of what is sharded.
@@ -42,6 +43,7 @@ class ModelSize:
     outside_layers: int
     transformer: Transformer | None
     origin: str
+    head: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class UnknownSize:
 
     Args:
         is_countable: torch could count it.
+        key: of the experiment, whose value no model of these files can have; None: nothing is wrong.
     """
 
     reason: str
     is_countable: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,21 +109,30 @@ def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequenc
     if transformer is None:
         return UnknownSize(f"{folder / 'config.json'} lacks one of {', '.join(family.names)}", is_countable=True)
     head = count_head(transformer.hidden_size, num_labels or len(config.get("id2label") or ()) or 2, family)
-    counts = read_counts(folder)
-    if counts is None:
+    shapes = read_shapes(folder)
+    if shapes is None:
         total = count_from_config(config, transformer, family) + head
         if frozen:
             return UnknownSize("what is frozen cannot be counted without the names in a .safetensors file", is_countable=True)
         layer = count_layer(transformer)
         outside = total - layer * transformer.num_layers
-        return ModelSize(total, total, layer, outside, transformer, f"the formula for {config['model_type']} and {folder / 'config.json'}")
-    counts = {_full_name(name, family): count for name, count in counts.items() if not name.startswith(_OLD_HEADS)}
+        return ModelSize(total, total, layer, outside, transformer, f"the formula for {config['model_type']} and {folder / 'config.json'}", head)
+    counts = {_full_name(name, family): math.prod(shape) for name, shape in shapes.items() if not name.startswith(_OLD_HEADS)}
+    new = head
     if not family.has_pooler:
         counts = {name: count for name, count in counts.items() if ".pooler." not in name}
     elif not any(".pooler." in name for name in counts):
         counts[f"{family.prefix}.pooler.dense"] = transformer.hidden_size * (transformer.hidden_size + 1)
+        new += counts[f"{family.prefix}.pooler.dense"]
     size = size_of(counts | {"classifier": head}, frozen, f"the header of {folder / 'model.safetensors'}")
-    return replace(size, transformer=transformer)
+    return replace(size, transformer=transformer, head=new)
+
+
+def read_body(folder: Path) -> tuple[str, dict[str, tuple[int, ...]] | None]:
+    """Returns config.json's model_type, and the shapes of the parameters outside old heads; None where no safetensors file can be read."""
+    config, shapes = json.loads((folder / "config.json").read_text(encoding="utf-8")), read_shapes(folder)
+    body = None if shapes is None else {name: shape for name, shape in shapes.items() if not name.startswith(_OLD_HEADS)}
+    return str(config.get("model_type")), body
 
 
 def size_of(counts: Mapping[str, int], frozen: Sequence[str], origin: str) -> ModelSize:
@@ -143,15 +156,15 @@ def size_of(counts: Mapping[str, int], frozen: Sequence[str], origin: str) -> Mo
     )
 
 
-def read_counts(folder: Path) -> dict[str, int] | None:
-    """Returns {name: number of elements} of the parameters in a folder's safetensors files; None: there is none that can be read."""
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Returns {name: shape} of the parameters in a folder's safetensors files; None: there is none that can be read."""
     files = sorted(folder.glob("model*.safetensors"))
     headers = [read_header(path) for path in files]
     if not files or any(header is None for header in headers):
         return None
     tensors = {name: tensor for header in headers if header for name, tensor in header.items()}
     return {
-        name: math.prod(tensor["shape"])
+        name: tuple(tensor["shape"])
         for name, tensor in tensors.items()
         if not name.endswith(("position_ids", "token_type_ids", "num_batches_tracked", "running_mean", "running_var"))
     }

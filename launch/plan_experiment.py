@@ -66,7 +66,9 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
         "optimizer_steps": Value(steps, Origin("derived", steps_reason or "train.duration")),
     }
     deepspeed = _deepspeed(strategy, experiment, batches, launch, probe)
-    warnings = (*launch.warnings, *_warnings(experiment, launch.processes_per_node, probe), *_batch_norm_warnings(experiment, probe, batches))
+    doubts = [memory.warning] if memory.warning else []
+    batch_norm = _batch_norm_warnings(experiment, probe, batches)
+    warnings = (*launch.warnings, *doubts, *_warnings(experiment, launch.processes_per_node, probe), *batch_norm)
     return ExperimentPlan(
         **(vars(launch) | {"warnings": warnings, "values": values | derived}),
         loaded=loaded,

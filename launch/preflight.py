@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from launch.config.errors import ConfigError, PreflightError, Problem, install_words
 from launch.config.sources import HubName
 from launch.memory_plan import fitting_micro_batch
+from launch.model_size import UnknownSize
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.precision import FP8_PACKAGES
@@ -126,6 +127,12 @@ def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]
     return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.unfit_sources]
 
 
+def check_size(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    """What the experiment says of the model's layers can be, by the names in its files."""
+    size = probe.size
+    return [plan.loaded.problem(size.key, size.reason, fix=f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
+
+
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if not probe.is_offline:
         return []
@@ -190,7 +197,7 @@ def check_run_dir(plan: LaunchPlan, probe: Probe) -> list[Problem]:
 def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What a rank will hold fits into its device, as far as both are known."""
     memory, budget = plan.memory.memory, plan.memory.budget
-    if not plan.memory.is_too_large or memory is None or budget is None:
+    if not plan.memory.is_refused or memory is None or budget is None:
         return []
     fitting = fitting_micro_batch(plan.experiment, plan, probe.machine, probe.size)
     fixes = [f"--strategy {name}" for name in plan.memory.strategies[:1] if name != plan.strategy.name]
@@ -198,8 +205,9 @@ def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
         fixes.insert(0, f"train.micro_batch_size={fitting}")
     if memory.activations and not plan.experiment.model.gradient_checkpointing:
         fixes.append("model.gradient_checkpointing=true")
+    fixes.append("train.memory_check=warn, to try it all the same")
     what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
-    return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes) or "more processes, or a smaller model")]
+    return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes))]
 
 
 def check_room(plan: LaunchPlan, probe: Probe) -> list[Problem]:
@@ -228,6 +236,7 @@ EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
     "sources": check_sources,
     "code_files": check_code_files,
     "hub_cache": check_hub_cache,
+    "size": check_size,
 }
 
 MACHINE_CHECKS: dict[str, Check] = {
@@ -252,6 +261,7 @@ WHEN_FINE: dict[str, str] = {
     "sources": "a local model has its configuration, a local table the task's columns, as far as first lines tell",
     "code_files": "every module and class beside the experiment is there, or none is used",
     "hub_cache": "the hub is on, or nothing is needed of it",
+    "size": "the layers that are named are in the model, as far as its files tell",
     "nodes": "one, this machine",
     "room": "enough free space for the run directory",
     "launcher": "installed",

@@ -1,28 +1,28 @@
-"""Starts the ranks of trainers.train by hand, as real processes."""
+"""Starts the ranks of trainers.train by hand, as real processes; forked ones (tests/forked_ranks.py) where their start is not what is tested."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from launch.ports import held_port
+from tests.environment import ROOT, clean_environment
+from tests.forked_ranks import fork_ranks
+
 TIMEOUT_S = 240
-
-
 TRAIN = ("-P", "-m", "trainers.train")
+_HELD = ExitStack()
 
 
 def start_ranks(arguments: Sequence[str], num_processes: int, program: Sequence[str] = TRAIN, **environment: str) -> list[subprocess.Popen[str]]:
     """Returns the running ranks of `python -P -m trainers.train ARGUMENTS`, or of another program, found by each other over loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = hold_port()
     ranks = []
     for rank in range(num_processes):
         place = {
@@ -47,8 +47,8 @@ def start_ranks(arguments: Sequence[str], num_processes: int, program: Sequence[
 
 
 def train(config: Path, run_dir: Path, *overrides: str, num_processes: int = 1, exit_code: int = 0, **environment: str) -> list[dict[str, Any]]:
-    """Trains to the end and returns the records of metrics.jsonl; fails with the ranks' output if one ends otherwise than expected."""
-    ranks = start_ranks(["--config", str(config), "--run-dir", str(run_dir), *overrides], num_processes, **environment)
+    """Trains to the end, in forked ranks, and returns the records of metrics.jsonl; fails with their output if one ends otherwise than expected."""
+    ranks = fork_ranks(["--config", str(config), "--run-dir", str(run_dir), *overrides], num_processes, **environment)
     outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [exit_code] * num_processes, "\n".join(outputs)
     return read_records(run_dir)
@@ -61,7 +61,8 @@ def read_records(run_dir: Path, split: str | None = None) -> list[dict[str, Any]
     return [record for record in records if split in (None, record["split"])]
 
 
-def clean_environment() -> dict[str, str]:
-    """Returns this process's environment without what a launcher around the tests may have set."""
-    dropped = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS")
-    return {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith(("FULLRANK_", "ACCELERATE_", "WANDB_"))}
+def hold_port() -> int:
+    """Returns a port for ranks to meet at; no other launch on this machine takes it while this process lives."""
+    port = _HELD.enter_context(held_port(20011 + os.getpid() % 9000, num_tries=1000))
+    assert port is not None, "1000 ports are taken"
+    return port

@@ -41,6 +41,13 @@ def tiny_sentences(path: Path, num_rows: int, seed: int = 0) -> Path:
     return path
 
 
+def tiny_lines(path: Path, num_rows: int, seed: int = 0) -> Path:
+    """Writes a text a line; returns the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{text}\n" for text, _ in tiny_rows(num_rows, seed)), encoding="utf-8")
+    return path
+
+
 def tiny_rows(num_rows: int, seed: int = 0) -> list[tuple[str, int]]:
     """Returns (text, label) pairs; labels alternate, so that they are balanced in any share of the rows."""
     source, rows = random.Random(seed), []

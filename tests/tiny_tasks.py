@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import tiny_bert, tiny_sentences
+from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
+from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
+from tests.tiny_texts import tiny_glue
 
 Sections = dict[str, Any]
 """Sections of an experiment (model, task, data and what else matters), beside those of `shared`."""
@@ -35,6 +37,25 @@ def text_classification(folder: Path) -> Sections:
     }
 
 
+def bert_frozen(folder: Path) -> Sections:
+    sections = text_classification(folder)
+    return sections | {"model": sections["model"] | {"freeze": ["bert.*"]}, "task": sections["task"] | {"pooling": "mean"}}
+
+
+def glue_stsb(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "glue", "name": "stsb", "layout": "tsv", "max_length": 32},
+        "data": {
+            "source": str(tiny_glue(folder / "glue", "stsb")),
+            "splits": {"train": "train.tsv", "validation": "dev.tsv"},
+            "num_workers": 0,
+        },
+        "optimizer": {"lr": 1e-2},  # answers that hardly differ would correlate by their last digits
+        "evaluate": {"metric": "score", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
 def speech_ctc(folder: Path) -> Sections:
     return {
         "model": {"class": "trainers.architectures.speech_network:SpeechNetwork", "kwargs": {"width": 16, "num_recurrent": 1}, "dropout": 0.0},
@@ -49,12 +70,43 @@ def speech_ctc(folder: Path) -> Sections:
     }
 
 
+def recommender_autoencoder(folder: Path) -> Sections:
+    return {
+        "model": {"class": "trainers.architectures.item_autoencoder:ItemAutoencoder", "kwargs": {"width": 8}},
+        "task": {"kind": "recommender_autoencoder", "top": 3, "min_items": 3},
+        "data": {"source": str(tiny_ratings(folder / "ratings.csv", 61)), **CUT},
+        "evaluate": {"metric": "recall", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def masked_lm(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "masked_lm", "block_size": 16, "rows": "packed", "whole_words": True},
+        "data": {"source": str(tiny_lines(folder / "lines.txt", 120)), **CUT},
+        "evaluate": {"metric": "perplexity", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def causal_lm(folder: Path) -> Sections:
+    config = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
+    return masked_lm(folder) | {
+        "model": {"source": str(folder / "bert"), "config": config, "dropout": 0.0},
+        "task": {"kind": "causal_lm", "block_size": 16, "rows": "single"},
+    }
+
+
 CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
 """Of a data section: validation and test are cut from train."""
 
 TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
+    "bert_frozen": TinyTask(bert_frozen),
+    "glue_stsb": TinyTask(glue_stsb),
     "speech_ctc": TinyTask(speech_ctc),
+    "masked_lm": TinyTask(masked_lm),
+    "causal_lm": TinyTask(causal_lm),
+    "recommender_autoencoder": TinyTask(recommender_autoencoder),
 }
 """By name: every task, and every way of one that learns by other code."""
 

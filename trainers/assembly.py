@@ -13,6 +13,7 @@ from torch import nn
 from launch.config.changes import check_end
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment, load_experiment
+from launch.config.quantities import show_count
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
@@ -25,6 +26,7 @@ from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
 from trainers.hardware import choose_precision
+from trainers.feature_cache import FeatureTask, use_cached_features
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -84,6 +86,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
+    task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
+    num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
     model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     average = build_average(engine, model, optimizer, experiment.train.ema_decay)
@@ -107,7 +111,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
         console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
-    for note in (*checkpoints.notes, *task.notes, *engine.notes):
+    for note in (*feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:
@@ -135,10 +139,10 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
                 total_steps=num_steps,
                 lengths=task.lengths("train") if experiment.train.group_by_length else None,
             ),
-            experiment.data.num_workers,
+            num_workers,
             pin_memory=engine.device.type == "cuda",
         ),
-        evaluator=Evaluator(engine, task, stops, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, experiment.data.num_workers),
+        evaluator=Evaluator(engine, task, stops, experiment.evaluate.batch_size or 2 * arithmetic.micro_batch_size, num_workers),
         checkpoints=checkpoints,
         trackers=open_trackers(run, experiment, facts) if world.is_main else SILENT,
         stops=stops,
@@ -180,7 +184,7 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     """Returns the line that says what is about to run; `held_bytes`: the parameters in the memory of the rank that has most of them."""
     trained, total = num_parameters
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
-    size = f"{trained / 1e6:.1f} M parameters" if trained == total else f"{trained / 1e6:.3g} of {total / 1e6:.3g} M parameters"
+    size = f"{'' if trained == total else f'{show_count(trained)} of '}{show_count(total)} parameters"
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
     how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
     return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"

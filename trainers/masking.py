@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from trainers.row_batches import NOT_A_TARGET
-from trainers.tokens import TokenDataset
+from trainers.tokens import NO_LABEL, TokenDataset
 
 Ids = NDArray[np.int64]
 SHARE_MASKED, SHARE_RANDOM = 0.8, 0.1
@@ -61,7 +60,7 @@ def mask(ids: Ids, words: Any, recipe: Recipe, random: np.random.Generator) -> t
     maskable = ~np.isin(ids, list(recipe.untouched))
     units = _units(maskable, words if recipe.whole_words else None)
     chosen = _choose(units, int(maskable.sum()), recipe.probability, random)
-    targets = np.where(chosen, ids, NOT_A_TARGET)
+    targets = np.where(chosen, ids, NO_LABEL)
     drawn = random.random(len(ids))
     seen = np.where(chosen & (drawn < SHARE_MASKED), recipe.mask_token_id, ids)
     is_random = chosen & (drawn >= SHARE_MASKED) & (drawn < SHARE_MASKED + SHARE_RANDOM)

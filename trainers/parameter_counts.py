@@ -1,4 +1,4 @@
-"""Prints the parameters of a model that no formula is known for: python -m trainers.parameter_counts transformers FOLDER | torchvision NAME.
+"""Prints the shapes of a model's parameters, where no formula is known: trainers.parameter_counts transformers FOLDER | torchvision NAME.
 
 The launcher runs it once, in a process of its own, and keeps the answer. The model is built on the meta device: no weights are read or made.
 """
@@ -13,14 +13,14 @@ from torch import nn
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints {parameter's name: its number of elements} as JSON."""
+    """Prints {parameter's name: its shape} as JSON."""
     parser = argparse.ArgumentParser(prog="trainers.parameter_counts", description=__doc__)
     parser.add_argument("library", choices=("transformers", "torchvision"))
     parser.add_argument("model", help="a folder with a config.json, or a name")
     parser.add_argument("--num-labels", type=int, help="classes of the head")
     options = parser.parse_args(arguments)
     model = build_on_meta(options.library, options.model, options.num_labels)
-    print(json.dumps({name: parameter.numel() for name, parameter in model.named_parameters()}))
+    print(json.dumps({name: list(parameter.shape) for name, parameter in model.named_parameters()}))
 
 
 def build_on_meta(library: str, model: str, num_labels: int | None) -> nn.Module:

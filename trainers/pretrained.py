@@ -200,7 +200,7 @@ def _is_dropout(name: str, value: object) -> bool:
 
 def _check_weights(network: Any, report: dict[str, Any], source: str) -> None:
     """Raises ConfigError if part of the body would start from random weights; only a head or a pooler may."""
-    body = f"{network.base_model_prefix}."
+    body = "" if network.base_model is network else f"{network.base_model_prefix}."
     missing = [name for name in report["missing_keys"] if name.startswith(body) and "pooler" not in name]
     missing += [str(entry[0]) for entry in report["mismatched_keys"] if str(entry[0]).startswith(body)]
     if missing:

@@ -15,8 +15,11 @@ from trainers.console import Console
 from trainers.engine import Engine
 
 T = TypeVar("T")
-PHASES = ("waiting for data", "counting and stop requests", "forward", "backward", "optimizer", "logging", "evaluation and checkpoint")
+PHASES = ("waiting for data", "counting and stop requests", "forward", "backward", "optimizer", "logging")
 """What a step consists of, in its order; the loop marks them by these names."""
+
+BESIDE_A_STEP = "evaluation and checkpoint"
+"""What the loop marks between two steps: it is no part of their time."""
 
 _COLLECTIVES = ("gloo:", "nccl:")
 """How the trace's events of collectives begin."""
@@ -89,7 +92,8 @@ class StepProfiler(NoProfiler):
     def _stop(self) -> None:
         if self._profiler is None:
             return
-        seconds = time.perf_counter() - self._started
+        beside = self._seconds.pop(BESIDE_A_STEP, 0.0)
+        seconds = time.perf_counter() - self._started - beside
         profiler, self._profiler = self._profiler, None
         profiler.__exit__(None, None, None)
         if not self._num_steps:
@@ -101,6 +105,8 @@ class StepProfiler(NoProfiler):
             return
         collectives = sum(event.cpu_time_total for event in profiler.key_averages() if event.key.startswith(_COLLECTIVES)) / 1e6
         lines = table(self._seconds, collectives, seconds, self._num_steps)
+        if beside:
+            lines += ["", f"Not counted: {beside:.2f} s of evaluations and checkpoints between these steps."]
         text = "\n".join([f"# Where the time of steps {self._first} to {last} went (rank 0)", "", *lines, ""])
         write_atomic(self._run.profile / "steps.md", text)
         self._console.say(f"{text}\ntrace: {self._run.profile} (open it in a browser: ui.perfetto.dev)")

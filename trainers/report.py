@@ -57,6 +57,7 @@ def write_report(run: RunDir) -> Path:
         _worst(run),
         _model(run, experiment),
         training_section(run, experiment, records),
+        _profile(run),
         attempts_section(run, records),
         warnings_section(run),
         configuration_section(run, experiment),
@@ -132,6 +133,12 @@ def _worst_row(sample: dict[str, Any]) -> tuple[str, ...]:
     loss = "not finite" if sample["loss"] is None else f"{sample['loss']:.4f}"
     label, predicted = ("" if sample[key] is None else escaped(str(sample[key])) for key in ("label", "predicted"))
     return loss, label, predicted, sample["shown"], str(sample["index"])
+
+
+def _profile(run: RunDir) -> str:
+    """What `--profile-steps` found, under a heading of the report."""
+    path = run.profile / "steps.md"
+    return f"#{path.read_text(encoding='utf-8').rstrip()}" if path.is_file() else ""
 
 
 def _model(run: RunDir, experiment: Experiment) -> str:

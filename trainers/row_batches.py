@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.packing import positions_in_segments
-
-NOT_A_TARGET = -100
-"""What torch's cross-entropy leaves out."""
+from trainers.tokens import NO_LABEL
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class PadRows:
     of the same text is what is guessed (`is_causal`).
 
     Returns:
-        input_ids, segments (0: padding), position_ids (in its text) and targets (NOT_A_TARGET: not guessed), int64 [B, T].
+        input_ids, segments (0: padding), position_ids (in its text) and targets (NO_LABEL: not guessed), int64 [B, T].
     """
 
     pad_token_id: int
@@ -31,7 +29,7 @@ class PadRows:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         shape = len(rows), max(len(row["input_ids"]) for row in rows)
-        ids, segments, targets = np.full(shape, self.pad_token_id, np.int64), np.zeros(shape, np.int64), np.full(shape, NOT_A_TARGET, np.int64)
+        ids, segments, targets = np.full(shape, self.pad_token_id, np.int64), np.zeros(shape, np.int64), np.full(shape, NO_LABEL, np.int64)
         for number, row in enumerate(rows):
             length = len(row["input_ids"])
             ids[number, :length] = row["input_ids"]
@@ -40,6 +38,6 @@ class PadRows:
                 targets[number, :length] = row["targets"]
         if self.is_causal:
             follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
-            targets[:, :-1] = np.where(follows, ids[:, 1:], NOT_A_TARGET)
+            targets[:, :-1] = np.where(follows, ids[:, 1:], NO_LABEL)
         batch = {"input_ids": ids, "segments": segments, "position_ids": positions_in_segments(segments), "targets": targets}
         return {name: torch.from_numpy(values) for name, values in batch.items()}

@@ -39,14 +39,24 @@ BEHIND_DASHES = "fullrank.behind_dashes"
 
 
 class Verb(TyperCommand):
-    """A command that keeps the words behind `--` apart, if it knows --script, instead of taking them for its own."""
+    """A command that keeps the words behind `--` apart, if it knows --script, and takes no option twice (click keeps the last one, silently)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--" in args and any(parameter.name == "script" for parameter in self.params):
             cut = args.index("--")
             ctx.meta[BEHIND_DASHES] = args[cut + 1 :]
             args = args[:cut]
+        if not ctx.resilient_parsing:
+            self._refuse_twice(ctx, args)
         return super().parse_args(ctx, args)
+
+    def _refuse_twice(self, ctx: Any, args: list[str]) -> None:
+        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option in order:
+            if option.param_type_name == "option" and not option.multiple and order.count(option) > 1:
+                from launch.config.errors import ConfigError, Problem
+
+                raise ConfigError(Problem(f"{option.opts[0]} is given {order.count(option)} times", allowed="once"))
 
 
 class Verbs(TyperGroup):

@@ -32,10 +32,8 @@ def compare(
         write_page(found, html)
     if as_json:
         print(json.dumps(found.as_dict() | ({"page": str(html)} if html else {}), indent=2))
-    elif html is not None:
-        print(html)
     else:
-        print("\n".join(comparison_lines(found)))
+        print("\n".join([*comparison_lines(found), *(["", str(html)] if html else [])]))
 
 
 def comparison_lines(found: Comparison) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def complete_experiment(incomplete: str) -> list[str]:
     """Returns the shipped experiments that begin so."""
-    return _shipped("experiments", incomplete)
+    return sorted([*_shipped("experiments", incomplete), *_shipped("pipelines", incomplete)])
 
 
 def complete_strategy(incomplete: str) -> list[str]:

@@ -18,10 +18,12 @@ from launch.cli.options import (
     RunRoot,
     ScriptPath,
     StrategyName,
+    default_run_root,
 )
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_text
 from launch.config.errors import EXIT_DONE, FullrankError
+from launch.config.pipeline import find_pipeline
 from launch.plan import LaunchPlan
 from launch.preflight import preflight
 from launch.probe import Probe
@@ -41,6 +43,11 @@ def plan(
     run_root: RunRoot = None,
     as_json: Json = False,
 ) -> None:
+    if script is None and (pipeline := find_pipeline(experiment)):
+        from launch.cli.pipelines import How, run_pipeline
+
+        how = How(strategy, nodes, processes_per_node, launcher)
+        raise typer.Exit(run_pipeline(pipeline, overrides or (), how, run_dir, run_root or default_run_root(), dry_run=True, as_json=as_json))
     target = parse_target(ctx, experiment, overrides, script)
     launch_plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, run_root)
     raise typer.Exit(print_plan(launch_plan, probe, as_json))

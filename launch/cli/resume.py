@@ -10,8 +10,9 @@ import typer
 from launch.attempts import MAX_WITHOUT_PROGRESS, num_without_progress
 from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
-from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run
+from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run, default_run_root
 from launch.cli.output import code_kept
+from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline
 from launch.cli.plan import print_plan
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline
@@ -39,7 +40,13 @@ def resume(
 ) -> None:
     if "=" in run:
         raise ConfigError(Problem(f"{run!r} stands where the run is named", fix=f"fullrank resume latest {run}"))
-    found = chosen_run(run, run_root)
+    base = find_base(run, run_root or default_run_root())
+    found = None if base else chosen_run(run, run_root)
+    base = base or (base_of_stage(found) if found else None)
+    if base is not None:
+        changes = {"strategy": strategy, "nodes": nodes, "processes_per_node": processes_per_node, "launcher": launcher}
+        raise typer.Exit(resume_pipeline(base, overrides or (), changes, force, dry_run, as_json))
+    assert found is not None
     if not here and found.cluster.is_file():
         from launch.cli.submit import submit_again
 

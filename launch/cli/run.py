@@ -26,13 +26,16 @@ from launch.cli.options import (
     RunRoot,
     ScriptPath,
     StrategyName,
+    default_run_root,
 )
 from launch.cli.output import code_kept
+from launch.cli.pipelines import How, run_pipeline
 from launch.cli.plan import print_plan
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
-from launch.config.errors import PreflightError, Problem
-from launch.config.modes import parse_mode
+from launch.config.errors import ConfigError, PreflightError, Problem
+from launch.config.modes import PLAIN, parse_mode
+from launch.config.pipeline import find_pipeline
 from launch.preflight import preflight
 
 
@@ -54,8 +57,14 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    target = parse_target(ctx, experiment, overrides, script)
     mode = parse_mode(debug, overfit_batch, profile_steps, is_script=script is not None)
+    if script is None and (pipeline := find_pipeline(experiment)):
+        if mode != PLAIN or (read_allocation(os.environ) and not here):
+            what = "a pipeline trains on this machine alone, and without --debug, --overfit-batch and --profile-steps"
+            raise ConfigError(Problem(what, where=str(pipeline), fix="--here in an allocation; one of its experiments for the others"))
+        how = How(strategy, nodes, processes_per_node, launcher)
+        raise typer.Exit(run_pipeline(pipeline, overrides or (), how, run_dir, run_root or default_run_root(), dry_run, as_json))
+    target = parse_target(ctx, experiment, overrides, script)
     allocation = None if here else read_allocation(os.environ)
     if allocation and allocation.nodes > 1:
         job, probe = plan_allocated(target, allocation, strategy, nodes, processes_per_node, launcher, run_dir, run_root)

@@ -18,6 +18,7 @@ PREPARED = "prepared"
 MAY_CHANGE = (
     "data.num_workers",
     "train.duration",
+    "train.memory_check",
     "train.micro_batch_size",
     "train.precision",
     "evaluate.every",

@@ -80,6 +80,11 @@ class Model(Section):
         description="BatchNorm layers. train: on micro-batches, as usual; frozen: fixed statistics and weights; sync: over all ranks (GPUs).",
     )
     freeze: list[str] = Field([], description="Shell patterns of parameter names that are not trained, e.g. 'bert.embeddings.*'.")
+    cache_features: Literal["auto", "never"] = Field(
+        "auto",
+        description="What a frozen body makes of each sample. auto: computed once and kept on disk, where all but the head is frozen and training "
+        "sees the same samples in each epoch; never: computed in each epoch.",
+    )
     lora: Lora | None = Field(
         None, description="Train adapters and the head instead of the whole model: {rank: 8}. A model of transformers; needs peft. null: no adapters."
     )
@@ -133,6 +138,9 @@ class Train(Section):
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
+    memory_check: Literal["refuse", "warn"] = Field(
+        "refuse", description="What becomes of a training that does not fit into a device's memory, by the estimate. warn: it starts all the same."
+    )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Decay of the moving average of the trained weights, which evaluations see and the result is, e.g. 0.999. null: no average.",

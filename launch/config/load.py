@@ -55,6 +55,9 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedE
     """
     path = find_shipped(name_or_path, "experiments")
     document = load_yaml(path)
+    if "stages" in document.values:
+        what, fix = "is a pipeline of several experiments: run, plan and resume take it", f"fullrank run {name_or_path}, or one of its experiments"
+        raise ConfigError(Problem(what, where=str(path), fix=fix))
     values, sources, problems = _apply_overrides(document, overrides)
     try:
         experiment = Experiment.model_validate(values)
@@ -95,6 +98,9 @@ def find_shipped(name_or_path: str, kind: str) -> Path:
         return path
     folder = shipped_configs() / kind
     path = folder / f"{name_or_path}.yaml"
+    pipeline = shipped_configs() / "pipelines" / path.name
+    if kind == "experiments" and pipeline.is_file():
+        return pipeline
     if not path.is_file():
         names = sorted(p.stem for p in folder.glob("*.yaml"))
         near = suggest(name_or_path, names)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.engines import SGD, told, write_experiment, write_strategies
-from tests.ranks import read_records, start_ranks, train
+from tests.forked_ranks import fork_ranks
+from tests.ranks import TIMEOUT_S, read_records, start_ranks, train
 
 pytestmark = pytest.mark.integration
 SHARDED = ("fsdp2", "zero2", "zero3")
@@ -82,10 +83,11 @@ def test_exported_weights_load_in_the_library_and_predict_the_same(engine: str, 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
 def test_a_stopped_run_goes_on_bit_by_bit_and_on_another_world_size_and_engine(engine: str, whole: Whole, one_process: Any, folder: Path) -> None:
     stopped, options = folder / f"{engine}-stopped", ("train.micro_batch_size=4",)
-    ranks = start_ranks(["--config", str(folder / "tiny.yaml"), "--run-dir", str(stopped), *told(folder, engine), *SGD, *options], 2)
+    start = start_ranks if engine == "zero3" else fork_ranks
+    ranks = start(["--config", str(folder / "tiny.yaml"), "--run-dir", str(stopped), *told(folder, engine), *SGD, *options], 2)
     wait_for_step(stopped, 5)
     ranks[1].send_signal(signal.SIGTERM)
-    outputs = [rank.communicate(timeout=240)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [75, 75], outputs
     shutil.copytree(stopped, folder / f"{engine}-elsewhere")
 
@@ -101,7 +103,7 @@ def test_a_stopped_run_goes_on_bit_by_bit_and_on_another_world_size_and_engine(e
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + TIMEOUT_S
     while not read_records(run_dir, "train")[step - 1 :]:
         assert time.monotonic() < deadline, "training did not get to the step in time"
         time.sleep(0.05)

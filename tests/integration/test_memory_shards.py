@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +12,7 @@ from launch.config.experiment import Optimizer
 from launch.config.strategy import load_strategy
 from launch.memory import Layout, estimate
 from launch.model_size import read_model_size
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.ranks import ROOT, TIMEOUT_S, start_ranks
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +26,8 @@ def model(tmp_path_factory) -> Path:
 
 
 def held_by_rank_0(strategy: str, model: Path, result: Path) -> dict[str, int | None]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    environment = os.environ | common | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
-    argv = [sys.executable, str(ROOT / "tests" / "rank_memory.py"), strategy, str(model), str(result)]
-    ranks = [
-        subprocess.Popen(
-            argv, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for rank in range(2)
-    ]
-    outputs = [rank.communicate(timeout=240)[0] for rank in ranks]
+    ranks = start_ranks([strategy, str(model), str(result)], 2, program=[str(ROOT / "tests" / "rank_memory.py")], DS_ACCELERATOR="cpu")
+    outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
     return json.loads(result.read_text())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.forked_ranks import ForkedRank, fork_ranks
 from tests.ranks import ROOT, TIMEOUT_S, read_records, start_ranks, train
 from tests.tiny_pictures import CLASSES, tiny_folder
 from trainers.images.classifier import load_classifier
@@ -70,7 +72,7 @@ def test_two_processes_see_the_same_pictures_changed_alike_and_lose_alike(tmp_pa
     for num_processes in (1, 2):
         (tmp_path / f"record{num_processes}").mkdir()
         words = ["--config", str(experiment), "--run-dir", str(tmp_path / f"run{num_processes}"), f"train.micro_batch_size={8 // num_processes}"]
-        started += start_ranks(words, num_processes, RECORD=str(tmp_path / f"record{num_processes}"))
+        started += fork_ranks(words, num_processes, RECORD=str(tmp_path / f"record{num_processes}"))
     finish(started)
     losses = {n: [r["loss"] for r in read_records(tmp_path / f"run{n}") if r["split"] in ("train", "validation")] for n in (1, 2)}
     one, two = recorded(tmp_path / "record1"), recorded(tmp_path / "record2")
@@ -107,11 +109,11 @@ def test_the_examples_of_ones_own_code_run_and_keep_the_code(tmp_path: Path) -> 
         assert (runs[name] / "code" / code).read_text() == (example / code).read_text()
         shutil.rmtree(example)  # from here on the run stands on its own
     words = {run: ["--config", str(run / "resolved.yaml"), "--run-dir", str(run), "train.duration=2 epochs"] for run in runs.values()}
-    finish([rank for run in runs.values() for rank in start_ranks(words[run], 1)])
+    finish([rank for run in runs.values() for rank in fork_ranks(words[run], 1)])
     assert [len(read_records(run, "validation")) for run in runs.values()] == [2, 2]
 
 
-def finish(ranks: list[subprocess.Popen[str]]) -> None:
+def finish(ranks: Sequence[Popen[str] | ForkedRank]) -> None:
     """Waits for processes that run side by side; fails with the output of all if one fails."""
     outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(outputs)

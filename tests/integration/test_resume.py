@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.ranks import read_records, start_ranks, train
+from tests.forked_ranks import fork_ranks
+from tests.ranks import TIMEOUT_S, read_records, train
 from tests.tiny import tiny_bert, tiny_sentences
 
 pytestmark = pytest.mark.integration
@@ -40,8 +41,8 @@ def test_a_damaged_best_checkpoint_does_not_become_the_model(experiment: Path, t
     shutil.rmtree(checkpoints / "checkpoint-15")
     weights = checkpoints / "checkpoint-5" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"oops")
-    (rank,) = start_ranks(["--config", str(experiment), "--run-dir", str(run)], 1)
-    output = rank.communicate(timeout=120)[0]
+    (rank,) = fork_ranks(["--config", str(experiment), "--run-dir", str(run)], 1)
+    output = rank.communicate(timeout=TIMEOUT_S)[0]
     assert rank.returncode == 0, output
     assert "resuming from checkpoint-10" in output
     assert "the best checkpoint, of step 5, is damaged or gone: the last weights (step 15) are the result" in output

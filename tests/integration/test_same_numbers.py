@@ -13,7 +13,8 @@ import yaml
 
 from launch.config.load import load_experiment
 from launch.config.run_dir import RunDir
-from tests.ranks import read_records, start_ranks, train
+from tests.forked_ranks import fork_ranks
+from tests.ranks import TIMEOUT_S, read_records, start_ranks, train
 from tests.tiny import tiny_bert, tiny_sentences
 from trainers.tasks import build_task
 
@@ -113,10 +114,11 @@ def test_a_warned_stop_loses_no_step_and_the_resumed_run_is_bit_identical(
     number: signal.Signals, num_processes: int, experiment: Path, undisturbed: dict[int, Path], tmp_path: Path
 ) -> None:
     whole, run = undisturbed[num_processes], tmp_path / "run"
-    ranks = start_ranks(["--config", str(experiment), "--run-dir", str(run), *DROPOUT], num_processes)
+    start = start_ranks if number == signal.SIGTERM else fork_ranks
+    ranks = start(["--config", str(experiment), "--run-dir", str(run), *DROPOUT], num_processes)
     wait_for_step(run, 7)
     ranks[-1].send_signal(number)
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [130 if number == signal.SIGINT else 75] * num_processes, outputs
     status = json.loads((run / "status.json").read_text())
     last = read_records(run, "train")[-1]["step"]
@@ -139,7 +141,7 @@ def test_a_run_goes_on_with_another_number_of_processes_where_it_stopped(
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + TIMEOUT_S
     while not any(record["step"] >= step for record in read_records(run, "train")):
         assert time.monotonic() < deadline, "training did not get to the step in time"
         time.sleep(0.05)

@@ -36,6 +36,7 @@ REPORT = {
         ("RuntimeError: CUDA error: device-side assert triggered", "device_assert"),
         ("DistBackendError: NCCL error in: x.cpp:1", "nccl"),
         ("RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1", "lost_contact"),
+        ("terminate called without an active exception", "group_left_open"),
         ("FloatingPointError: loss is nan at step 3", "not_finite"),
         ("ValueError: something else", None),
     ],
@@ -46,6 +47,13 @@ def test_kind_is_told_by_the_words(text, kind):
 
 def test_every_kind_says_what_to_do():
     assert all(kind.advice for kind in KINDS.values())
+
+
+@pytest.mark.parametrize("last_line", ["terminate called without an active exception", "the work is done"])
+def test_script_that_aborts_over_its_open_process_group_is_told_the_line_it_lacks(last_line):
+    failure = failure_of_exit(0, "h", 1, 2.0, -6, ["the work is done", last_line], is_script=True)
+    assert failure.message == "rank 0 was killed by SIGABRT"
+    assert "torch.distributed.destroy_process_group() as " in failure.advice
 
 
 def test_report_of_a_rank_keeps_its_facts_and_gains_kind_and_advice():

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from launch.config.errors import PreflightError
+from launch.config.errors import ConfigError, PreflightError
 from launch.config.experiment import Optimizer
 from launch.config.sharding import DeepSpeed, Fsdp
 from launch.config.strategy import load_strategy
 from launch.gpus import Gpu
 from launch.memory import GIB, Layout, activation_bytes, estimate
 from launch.memory_plan import describe_memory, memory_rows
-from launch.model_size import ModelSize, Transformer
+from launch.model_size import ModelSize, Transformer, UnknownSize
 from launch.plan import Value
 from launch.preflight import preflight
 
@@ -111,6 +111,44 @@ def test_a_model_that_does_not_fit_is_refused_with_the_first_strategy_that_would
     assert "try: --strategy zero1" in str(caught.value)
 
 
+def test_less_than_the_activations_may_err_by_is_a_warning(make_plan, make_probe):
+    small = on_gpus(make_probe, 1, Gpu("small", (9, 0), 6 * GIB))
+    plan = make_plan("train.global_batch_size=96", "train.micro_batch_size=32", probe=small)
+    held, activations = plan.memory.memory.total, plan.memory.memory.activations
+    for room, is_refused in ((held, False), (held - activations // 5, False), (held - activations // 3, True)):
+        gpu = Gpu("other", (9, 0), int((room + GIB) / 0.9) + 1)
+        other = make_plan("train.global_batch_size=96", "train.micro_batch_size=32", probe=on_gpus(make_probe, 1, gpu))
+        assert other.memory.is_refused == is_refused
+        assert any("may run out of memory" in warning for warning in other.warnings) == (room < held and not is_refused)
+
+
+def test_a_person_who_knows_better_is_warned_and_not_refused(make_plan, make_probe):
+    large = ModelSize(7 * 10**9, 7 * 10**9, 2 * 10**8, 2 * 10**8, None, "a test")
+    probe = on_gpus(make_probe, 8, H100, large)
+    words = {"strategy": load_strategy("ddp"), "probe": probe, "processes_per_node": 8}
+    with pytest.raises(PreflightError, match=r"train\.memory_check=warn, to try it all the same"):
+        preflight(make_plan("train.precision=bf16", **words), probe)
+    plan = make_plan("train.precision=bf16", "train.memory_check=warn", **words)
+    preflight(plan, probe)
+    assert "a rank may run out of memory: 117.35 GiB by the estimate, 71.00 GiB of room; train.memory_check is warn" in plan.warnings
+
+
+@pytest.mark.parametrize(
+    ("layout", "bytes_held", "on_host"),
+    [
+        (Layout("ddp", "fp32", 4, has_average=True), 400_000_000, 0),
+        (Layout("fsdp2", "bf16", 4, Fsdp(), has_average=True), 100_000_000, 0),
+        (Layout("fsdp2", "bf16", 4, Fsdp(offload=True), has_average=True), 0, 100_000_000),
+        (Layout("deepspeed", "bf16", 4, deepspeed=zero(2), has_average=True), 100_000_000, 0),
+        (Layout("deepspeed", "bf16", 4, deepspeed=zero(2, offload_optimizer="cpu"), has_average=True), 0, 100_000_000),
+    ],
+)
+def test_a_moving_average_is_divided_as_the_optimizers_state_is(layout, bytes_held, on_host):
+    memory, without = estimate(SIZE, layout, ADAMW, 0), estimate(SIZE, replace(layout, has_average=False), ADAMW, 0)
+    assert (memory.average, memory.on_host - without.on_host) == (bytes_held, on_host)
+    assert memory.total - without.total == bytes_held
+
+
 def test_a_micro_batch_that_does_not_fit_names_the_one_that_does(make_plan, make_probe):
     probe = on_gpus(make_probe, 1, Gpu("small", (9, 0), 6 * GIB))
     plan = make_plan("train.global_batch_size=96", "train.micro_batch_size=96", probe=probe)
@@ -136,3 +174,9 @@ def test_a_plan_shows_what_a_rank_holds(make_plan, make_probe):
         800_000_000,
         True,
     )
+
+
+def test_layers_that_no_model_of_these_files_has_are_refused_with_those_it_has(make_plan, make_probe):
+    probe = make_probe(size=UnknownSize("the layers that LoRA adapts are not among query, key", key="model.lora.targets"))
+    with pytest.raises(ConfigError, match=r"model\.lora\.targets: the layers that LoRA adapts are not among query, key"):
+        preflight(make_plan("model.lora={targets: [q_proj]}", probe=probe), probe)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from launch.config.run_dir import RunDir
 from trainers.debugging import is_gone, verdict
 from trainers.loop import StepResult
 from trainers.profiling import NoProfiler, StepProfiler, table
@@ -88,6 +90,23 @@ def test_exactly_the_steps_asked_for_are_measured():
         seen.append(batch)
         profiler.events.append(batch)
     assert profiler.events == ["a", "b", "start", "c", "d", "stop after 2", "e", "f"]
+
+
+def test_an_evaluation_between_the_steps_is_no_part_of_them(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("trainers.profiling.time", clock)
+    engine = SimpleNamespace(device=torch.device("cpu"), world=SimpleNamespace(rank=0))
+    run, said = RunDir(tmp_path), []
+    profiler = StepProfiler(run, engine, SimpleNamespace(say=said.append), 1, 2)
+    for _ in profiler.steps("ab", 0):
+        with profiler.phase("forward"):
+            clock.now += 0.25
+        with profiler.phase("evaluation and checkpoint"):
+            clock.now += 5
+    text = (run.profile / "steps.md").read_text()
+    assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith(("| forward", "| a step"))] == ["250.00", "250.00"]
+    assert text.endswith("Not counted: 10.00 s of evaluations and checkpoints between these steps.\n")
+    assert text in said[0]
 
 
 def test_resumed_training_counts_from_its_first_step():

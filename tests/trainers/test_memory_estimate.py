@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from launch.config.experiment import Optimizer
+from launch.config.experiment import Lora, Optimizer
+from launch.lora_size import with_adapters
 from launch.memory import Layout, activation_bytes, estimate
-from launch.model_size import read_model_size
+from launch.model_size import read_body, read_model_size
 from launch.torchvision_sizes import SIZES, torchvision_size
+from trainers.assembly import count_parameters
+from trainers.lora import add_adapters
 from trainers.optimizers import build_optimizer
 
 TOKENS, SAMPLES = 48, 4
@@ -81,5 +85,16 @@ def test_a_model_without_a_formula_is_counted_on_the_meta_device(bert, tmp_path,
 
     bert.save_pretrained(tmp_path)
     main(["transformers", str(tmp_path), "--num-labels", "3"])
-    counts = json.loads(capsys.readouterr().out)
-    assert sum(counts.values()) == read_model_size(tmp_path, num_labels=3).parameters
+    shapes = json.loads(capsys.readouterr().out)
+    assert sum(math.prod(shape) for shape in shapes.values()) == read_model_size(tmp_path, num_labels=3).parameters
+
+
+@pytest.mark.parametrize("targets", [None, ["query", "dense"]])
+def test_what_lora_adds_and_trains_is_what_peft_does(bert, tmp_path, targets):
+    lora = Lora(rank=4, targets=targets)
+    bert.base_model.save_pretrained(tmp_path)  # without a head
+    model_type, body = read_body(tmp_path)
+    size = read_model_size(tmp_path)
+    expected = with_adapters(size, body, size.head, lora, model_type)
+    adapted = add_adapters(BertForSequenceClassification(bert.config), lora, 0)
+    assert (expected.trained, expected.parameters) == count_parameters(adapted)

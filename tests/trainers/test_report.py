@@ -187,6 +187,15 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_table_of_profiled_steps_is_in_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path, num_steps=3)
+    run.profile.mkdir()
+    (run.profile / "steps.md").write_text("# Where the time of steps 2 to 3 went (rank 0)\n\n| phase | ms |\n|---|---|\n| forward | 7.00 |\n")
+    write_report(run)
+    assert "\n## Where the time of steps 2 to 3 went (rank 0)\n\n| phase | ms |\n" in run.report.read_text()
+    assert "7.00" in run.report_page.read_text()
+
+
 def test_each_attempt_says_why_it_ended(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     records = [json.loads(line) for line in run.metrics.read_text().splitlines()]

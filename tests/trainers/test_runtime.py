@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.run_dir import RunDir
-from tests.ranks import ROOT, clean_environment
+from tests.ranks import ROOT, TIMEOUT_S, clean_environment, hold_port
 
 JOIN = """
 import torch.distributed as dist
@@ -32,9 +31,7 @@ def start(tmp_path: Path):
         (tmp_path / "mine.py").write_text(
             "import json, os, sys, time\nfrom pathlib import Path\nfrom trainers.runtime import *\n" + textwrap.dedent(body)
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = hold_port() if world_size > 1 else 0
         contract = {}
         if run:
             attempt = run.attempt(1)
@@ -61,12 +58,13 @@ def start(tmp_path: Path):
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    return [(process.returncode, *said) for process in processes for said in [process.communicate(timeout=60)]]
+    return [(process.returncode, *said) for process in processes for said in [process.communicate(timeout=TIMEOUT_S)]]
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} did not come in time"
         time.sleep(0.01)
 
 

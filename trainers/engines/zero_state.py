@@ -63,6 +63,7 @@ class ZeroState:
     def optimizer_state(self, is_mine: Callable[[int], bool]) -> OptimizerState:
         """Returns the optimizer's state of the parameters whose number `is_mine`, in host memory."""
         flats, states = self.flat_partitions(), self._zero.optimizer.state
+        self._link_states()
         first = states.get(flats[0], {}) if flats else {}
         spread = [key for key, value in first.items() if isinstance(value, Tensor) and value.shape == flats[0].shape]
         shared = {key: value.cpu().clone() if isinstance(value, Tensor) else value for key, value in first.items() if key not in spread}
@@ -112,12 +113,20 @@ class ZeroState:
             else:
                 moved = {key: value.to(flat.device) if isinstance(value, Tensor) else value for key, value in shared.items()}
                 optimizer.state[flat] = moved | {key: torch.zeros_like(flat) for key in spread}
-        if self._stage < 3:
-            self._zero._hp_optimizer_states_linked = False
-            self._zero._lazy_init_hp_params_optimizer_state()
+        self._link_states()
         for name, parameter in names.items():
             for key in spread:
                 self._write(parameter, saved["state"][name][key], key)
+
+    def _link_states(self) -> None:
+        """Lets DeepSpeed find each parameter's part of the optimizer's state, in every group.
+
+        By itself it links all groups once, after the first one's first step, when the others have no state yet (0.19.8, stage_1_and_2.py,
+        _optimizer_step).
+        """
+        if self._stage < 3:
+            self._zero._hp_optimizer_states_linked = False
+            self._zero._lazy_init_hp_params_optimizer_state()
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         return [(name, parameter) for name, parameter in self._module.named_parameters() if parameter.requires_grad]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 LONGEST_EDGE = 65_000
@@ -53,6 +53,8 @@ def inspect_picture(encoded: bytes, shortest_edge: int, channels: int) -> Findin
             mode, size, kind = image.mode, image.size, image.format
             image.draft("L", (1, 1))  # the eighth of a JPEG: reads every byte of it, computes little
             image.load()
+    except UnidentifiedImageError:
+        return Finding("cannot be decoded: it is in no picture format that Pillow knows")
     except _BROKEN as error:
         return Finding(f"cannot be decoded: {error}".replace("\n", " ")[:200])
     if max(size) * shortest_edge > LONGEST_EDGE * min(size):

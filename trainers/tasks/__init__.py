@@ -30,6 +30,7 @@ TASKS: dict[str, str] = {
     "speech_ctc": "trainers.tasks.speech_ctc",
     "masked_lm": "trainers.tasks.masked_lm",
     "causal_lm": "trainers.tasks.causal_lm",
+    "recommender_autoencoder": "trainers.tasks.recommender_autoencoder",
     "own": "trainers.tasks.own",
 }
 """task.kind -> its module, imported on use; each has build_task(experiment)."""

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
+from launch.config.tasks import Autoencoder
 from trainers.batch_norm import set_batch_norm
+from trainers.images.dataset import PictureDataset, collate_pictures, sample_seed
 from trainers.images.samples import PictureSamples, prepared
 from trainers.images.transforms import normalised
 from trainers.own_networks import build_sized_network, save_sized_network
@@ -36,6 +39,17 @@ class AutoencoderTask(PictureSamples):
     The loss is the mean squared error of a picture's pixels, from 0 to 1; the network sees them normalised (task.mean, task.std), as a
     classifier that goes on with its encoder does.
     """
+
+    def __init__(self, experiment: Experiment, folder: Path, info: dict[str, Any]) -> None:
+        super().__init__(experiment, folder, info)
+        assert isinstance(experiment.task, Autoencoder)
+        self.options: Autoencoder = experiment.task
+        self.collate = collate_partly_hidden
+
+    def dataset(self, split: str) -> PictureDataset | PartlyHidden:
+        whole, options = super().dataset(split), self.options
+        hides = split == "train" and options.hidden > 0
+        return PartlyHidden(whole, options.hidden, options.hidden_size, options.size, self._experiment.seed) if hides else whole
 
     def build_model(self) -> nn.Module:
         model = self._experiment.model
@@ -89,13 +103,37 @@ class AutoencoderTask(PictureSamples):
         Raises:
             ConfigError: it gives something else than a picture of the same size.
         """
-        output: Any = model(normalised(batch["pixels"], *self.statistics))
+        pixels = normalised(batch["pixels"], *self.statistics)
+        output: Any = model(pixels * batch["shown"] if "shown" in batch else pixels)  # hidden squares have the mean colour
         target = batch["pixels"].float() / 255
         if not isinstance(output, Tensor) or output.shape != target.shape:
             given = f"a tensor of {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             what = f"the network gives {given} for a batch, and {tuple(target.shape)} is wanted: what it sees"
             raise ConfigError(Problem(what, key="model.class", fix="a network that gives back the shape it is given, or another task.size"))
         return output.float(), target
+
+
+class PartlyHidden(Dataset[dict[str, Any]]):
+    """Samples with `shown`, bool [1, size, size]: which pixels the network sees, drawn from (seed, epoch, index) (He et al., arXiv:2111.06377)."""
+
+    def __init__(self, pictures: PictureDataset, probability: float, edge: int, size: int, seed: int) -> None:
+        self._pictures, self._probability, self._edge, self._size, self._seed = pictures, probability, edge, size, seed
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        draw = torch.Generator().manual_seed(sample_seed(self._seed, *key))
+        num = -(-self._size // self._edge)
+        squares = torch.rand(1, num, num, generator=draw) >= self._probability
+        shown = squares.repeat_interleave(self._edge, 1).repeat_interleave(self._edge, 2)[:, : self._size, : self._size]
+        return {**self._pictures[key], "shown": shown}
+
+
+def collate_partly_hidden(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Returns pixels, uint8 [B, C, size, size], labels, int64 [B], and where something is hidden `shown`, bool [B, 1, size, size]."""
+    batch = collate_pictures(samples)
+    return batch | {"shown": torch.stack([sample["shown"] for sample in samples])} if "shown" in samples[0] else batch
 
 
 def _mean_squared(reconstruction: Tensor, target: Tensor) -> Tensor:

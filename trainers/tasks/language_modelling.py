@@ -28,12 +28,12 @@ from trainers.once import make_once
 from trainers.packing import attention_within_segments, first_position, prove_packing
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped
-from trainers.row_batches import NOT_A_TARGET, PadRows
+from trainers.row_batches import PadRows
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.token_rows import Tokens, joined_rows, packed_rows, single_rows
 from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizers_version
-from trainers.tokens import ROWS_PER_CHUNK, TokenDataset, write_tokens
+from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -92,7 +92,7 @@ class LanguageModellingTask(ABC):
             inputs["attention_mask"] = (batch["segments"] > 0).long()
         if self.IS_CAUSAL:
             inputs["use_cache"] = False
-        with self._targets.at(batch["targets"] != NOT_A_TARGET):
+        with self._targets.at(batch["targets"] != NO_LABEL):
             return model(**inputs).logits[0].float()
 
     def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ class LanguageModellingTask(ABC):
         return loss_sum, torch.tensor(targets.numel(), device=targets.device)
 
     def batch_count(self, batch: Batch) -> int:
-        return int((batch["targets"] != NOT_A_TARGET).sum())
+        return int((batch["targets"] != NO_LABEL).sum())
 
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         return int((batch["segments"] > 0).sum()), batch["segments"].numel()
@@ -216,7 +216,7 @@ class Counted:
 
 
 def _targets_of(batch: Batch) -> Tensor:
-    return batch["targets"][batch["targets"] != NOT_A_TARGET]
+    return batch["targets"][batch["targets"] != NO_LABEL]
 
 
 def _ends(tokenizer: Any, source: str, kind: str) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from launch.config.experiment import Experiment
 from launch.config.tasks.masked_lm import MaskedLm
 from trainers.masking import MaskedRows, Recipe
 from trainers.rendering import escaped, table
-from trainers.row_batches import NOT_A_TARGET
 from trainers.tasks import Batch
 from trainers.tasks.language_modelling import LanguageModellingTask, prepared
+from trainers.tokens import NO_LABEL
 
 STREAMS = {"train": 0, "validation": 1, "test": 2}
 NUM_SHOWN, TOKENS_SHOWN = 5, 24
@@ -51,7 +51,7 @@ class MaskedLmTask(LanguageModellingTask):
             sample = {name: values[:TOKENS_SHOWN] for name, values in samples[0, index].items()}
             batch = place(self.collate([sample]))
             guesses = self.logits(model, batch).argmax(dim=-1).tolist()
-            truth = [token for token in sample["targets"].tolist() if token != NOT_A_TARGET]
+            truth = [token for token in sample["targets"].tolist() if token != NO_LABEL]
             pairs = [f"{self._word(guess)} ({'right' if guess == token else self._word(token)})" for guess, token in zip(guesses, truth, strict=True)]
             rows.append((escaped(self.tokenizer.decode(sample["input_ids"].tolist())), ", ".join(pairs)))
         return "## What the model guesses\n\n" + table(("what it sees", "its guesses (and the truth)"), rows)

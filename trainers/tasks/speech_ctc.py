@@ -94,7 +94,8 @@ class SpeechCtcTask:
         from torchmetrics import MetricCollection
         from torchmetrics.text import CharErrorRate, WordErrorRate
 
-        return MetricCollection({"wer": WordErrorRate(), "cer": CharErrorRate()})
+        # Without groups: they take two metrics for one if their sums agree after the first batch, as of words of one letter.
+        return MetricCollection({"wer": WordErrorRate(), "cer": CharErrorRate()}, compute_groups=False)
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Writes the recording as the network sees it, time from left to right, and returns its transcript and a link to it in Markdown."""
@@ -174,9 +175,7 @@ def _written(text: object, options: SpeechCtc) -> str | None:
     return words.lower() if options.lowercase else words
 
 
-def _usable(
-    split: Split, texts: Sequence[str | None], alphabet: str, options: SpeechCtc, bad_rows: BadRows, conversions: Counter[str]
-) -> Split:
+def _usable(split: Split, texts: Sequence[str | None], alphabet: str, options: SpeechCtc, bad_rows: BadRows, conversions: Counter[str]) -> Split:
     """Returns the rows with a recording and a transcript that fit together; says of the others why not."""
     bands, is_usable = MelBands.of(options), np.zeros(len(split), bool)
     for index, (value, text) in enumerate(zip(split.columns[options.audio], texts, strict=True)):

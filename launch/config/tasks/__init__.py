@@ -14,6 +14,7 @@ from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
+from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
 from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
 from launch.config.tasks.text_regression import TextRegression
@@ -25,6 +26,7 @@ __all__ = [
     "Metrics",
     "OwnTask",
     "Pictures",
+    "RecommenderAutoencoder",
     "SpeechCtc",
     "TaskOptions",
     "TaskSection",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 TaskOptions = Annotated[
-    TextClassification | TextRegression | Glue | ImageClassification | Autoencoder | SpeechCtc | MaskedLm | CausalLm | OwnTask,
+    TextClassification | TextRegression | Glue | ImageClassification | Autoencoder | SpeechCtc | RecommenderAutoencoder | MaskedLm | CausalLm | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""

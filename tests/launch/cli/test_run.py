@@ -114,6 +114,11 @@ def test_strategy_for_gpus_without_gpus_is_refused(fullrank, experiment_file, tm
     assert not (tmp_path / "runs").exists()
 
 
+def test_two_strategies_at_once_are_refused(fullrank, experiment_file):
+    answer = fullrank("plan", experiment_file, "--strategy", "cpu", "--strategy", "zero2")
+    assert (answer.code, answer.err.splitlines()[0]) == (2, "error: --strategy is given 2 times")
+
+
 @pytest.mark.parametrize(("verb", "meant"), [("trian", "run"), ("train", "run"), ("stats", "status"), ("Resume", "resume")])
 def test_unknown_verb_names_the_nearest(fullrank, verb, meant):
     answer = fullrank(verb, "quickstart")

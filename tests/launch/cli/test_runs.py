@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
+from launch.cli.report import for_terminal
 from launch.config.lock import lock_run
 from launch.config.run_dir import RunDir, read_json, update_status
 
@@ -109,6 +111,11 @@ def test_refused_resume_is_not_told_to_go_on(fullrank, stopped, monkeypatch):
     answer = fullrank("resume", stopped)
     assert answer.code == 2
     assert "go on with" not in answer.err
+
+
+def test_pictures_of_a_report_are_files_on_a_terminal():
+    line = "| 2.31 | cat | ![validation 12](figures/validation-12.png) | 12 |"
+    assert for_terminal(line, Path("/runs/tiny/1")) == "| 2.31 | cat | /runs/tiny/1/figures/validation-12.png | 12 |"
 
 
 def test_report_is_written_by_the_training_side(fullrank, stopped):

@@ -90,3 +90,21 @@ def test_a_classifier_takes_the_encoder_and_draws_its_head(tmp_path: Path) -> No
     }
     assert classifier.head.weight.abs().max() < 1
     assert notes == ["the head head is new: 3 classes"]
+
+
+def test_hidden_squares_follow_seed_epoch_and_index_and_are_hidden_in_training_alone(tmp_path: Path) -> None:
+    task = built(tmp_path, hidden=0.5, hidden_size=5)
+    samples = task.dataset("train")
+    shown = samples[1, 2]["shown"]
+    assert (shown.shape, shown.dtype) == ((1, 12, 12), torch.bool)
+    assert all(len(shown[0, y : y + 5, x : x + 5].unique()) == 1 for y in (0, 5, 10) for x in (0, 5, 10))
+    assert torch.equal(samples[1, 2]["shown"], shown)
+    drawn = torch.stack([samples[epoch, index]["shown"][0, ::5, ::5] for epoch in range(20) for index in range(6)])
+    assert 0.45 < drawn.float().mean() < 0.55
+    assert len(drawn.flatten(1).unique(dim=0)) > 100
+    assert "shown" not in task.dataset("validation")[0, 0]
+    batch = task.collate([samples[0, index] for index in range(2)])
+    network = nn.Identity()
+    seen = task._reconstruct(network, batch)[0]
+    assert (seen[~batch["shown"].expand_as(seen)] == 0).all()
+    assert (seen != 0).any()

@@ -84,3 +84,9 @@ def test_ratings_are_split_at_the_threshold_and_ties_left_out() -> None:
 def test_what_cannot_be_classes_is_refused(values: list[object], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         labels(values, **options)
+
+
+def test_class_numbers_that_begin_at_1_are_refused_with_the_place_of_the_last() -> None:
+    with pytest.raises(ConfigError, match=r"train\.tsv:\d+: task\.label: the labels run from 1 to 2, and class 2 of 2 has the number 1"):
+        labels(["1", "2", "1"], label_names=["bad", "good"])
+    assert labels(["1", "2"], label_names=["2", "1"])[0].numbers["train"] == [1, 0]

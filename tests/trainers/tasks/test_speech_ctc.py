@@ -95,6 +95,13 @@ def test_word_and_letter_errors_have_exact_values(tmp_path):
     assert computed == {"wer": pytest.approx(3 / 5), "cer": pytest.approx(6 / 20)}
 
 
+def test_word_and_letter_errors_that_agree_at_first_stay_apart(tmp_path):
+    metrics = built(tiny_recordings(tmp_path / "sounds", 12)).build_metrics()
+    metrics.update(["a"], ["b"])
+    metrics.update(["ab"], ["aa"])
+    assert {name: float(value) for name, value in metrics.compute().items()} == {"wer": 1.0, "cer": pytest.approx(2 / 3)}
+
+
 def test_only_training_hides_stripes_and_each_epoch_others(tmp_path):
     task = built(tiny_recordings(tmp_path / "sounds", 12))
     train, validation = task.dataset("train"), task.dataset("validation")

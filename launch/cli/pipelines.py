@@ -1,0 +1,168 @@
+"""A pipeline's stages through the path that every run takes: planned and checked together, then started or gone on with one after another."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.backends import BACKENDS
+from launch.backends.local import Ended
+from launch.cli.closing import closing_facts, print_closing
+from launch.cli.plan import print_plan
+from launch.cli.planning import make_plan, plan_again
+from launch.cli.show import plan_headline
+from launch.config.errors import EXIT_DONE, ConfigError, FullrankError, Problem, StateError
+from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
+from launch.config.run_dir import RunDir, new_run_id, read_json, write_atomic, write_json
+from launch.plan import LaunchPlan
+from launch.preflight import preflight
+from launch.probe import Probe
+from launch.runs import check_resumable, read_run
+
+_STAGE_DIR = re.compile(r"(?P<base>.+)\.\d+-[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class How:
+    """How every stage is launched: what the command line says beside the experiment."""
+
+    strategy: str = "auto"
+    nodes: int | None = None
+    processes_per_node: int | None = None
+    launcher: str = "direct"
+
+
+def run_pipeline(path: Path, words: Sequence[str], how: How, run_dir: Path | None, run_root: Path, dry_run: bool, as_json: bool) -> int:
+    """Trains the stages in new run directories; returns the exit code of the stage that ended early, else 0."""
+    pipeline = load_pipeline(path, words)
+    base = (run_dir or run_root / pipeline.name / new_run_id()).expanduser().absolute()
+    if dry_run:
+        return print_stages(pipeline, how, base, as_json)
+    for stage in pipeline.stages:  # whatever is wrong with any of them is said before the first one starts
+        preflight(*_checked_plan(pipeline, stage, how, base))
+    base.parent.mkdir(parents=True, exist_ok=True)
+    if _file(base).exists():
+        raise ConfigError(Problem("a pipeline has been started here", str(_file(base)), "--run-dir", fix=f"fullrank resume {base}"))
+    write_json(_record(base), {"folder": str(path.parent.absolute()), "words": list(words), "how": asdict(how)})
+    write_atomic(_file(base), path.read_text(encoding="utf-8"))
+    return train_stages(pipeline, base, how, as_json)
+
+
+def print_stages(pipeline: Pipeline, how: How, base: Path, as_json: bool) -> int:
+    """Prints the plan of every stage; returns the exit code of the first that would not start, else 0."""
+    codes = []
+    for stage in pipeline.stages:
+        begins = "".join(f", its {key} the model of stage {name}" for key, name in stage.begins_with.items())
+        print(f"== stage {stage.number} of {len(pipeline.stages)}: {stage.name}{begins}", file=sys.stderr if as_json else sys.stdout)
+        codes.append(print_plan(*_checked_plan(pipeline, stage, how, base), as_json))
+        print(flush=True)
+    return next((code for code in codes if code), EXIT_DONE)
+
+
+def find_base(name: str, run_root: Path) -> Path | None:
+    """Returns what the run directories of a pipeline's stages begin with: found by itself, by its id under the run root, or by a stage's run."""
+    path = Path(name).expanduser().absolute()
+    if _file(path).is_file():
+        return path
+    found = sorted(run_root.absolute().glob("*/*.pipeline.yaml"))
+    named = [file.with_name(file.name.removesuffix(".pipeline.yaml")) for file in found if file.name.startswith(name)]
+    return named[0] if len(named) == 1 else None
+
+
+def base_of_stage(run: RunDir) -> Path | None:
+    """Returns what the run directories of the pipeline begin with that a run is a stage of; None if it is none."""
+    match = _STAGE_DIR.fullmatch(run.path.name)
+    base = run.path.with_name(match["base"]) if match else None
+    return base if base is not None and _file(base).is_file() else None
+
+
+def resume_pipeline(base: Path, words: Sequence[str], changes: Mapping[str, Any], force: bool, dry_run: bool, as_json: bool) -> int:
+    """Goes on in the stage that stopped, then with those behind it; stages that are done are not repeated.
+
+    Args:
+        words: STAGE.KEY=VALUE or KEY=VALUE, for the stages that are not done.
+        changes: of how the stages are launched.
+
+    Raises:
+        StateError: all stages are done, or one is running.
+    """
+    record = read_json(_record(base))
+    if record is None:
+        raise StateError(Problem("does not say how the pipeline was started", where=str(_record(base))))
+    how = How(**(record["how"] | {name: value for name, value in changes.items() if value}))
+    pipeline = load_pipeline(_file(base), [*record["words"], *words], Path(record["folder"]))
+    if all(_is_done(pipeline, base, stage) for stage in pipeline.stages):
+        what = "every stage of the pipeline is completed; there is nothing to go on with"
+        raise StateError(Problem(what, where=str(base), fix=f"fullrank run {pipeline.name} for a new one"))
+    typed = typed_for([stage.name for stage in pipeline.stages], words)
+    if dry_run:
+        return print_stages(pipeline, how, base, as_json)
+    return train_stages(pipeline, base, how, as_json, typed, force)
+
+
+def train_stages(
+    pipeline: Pipeline, base: Path, how: How, as_json: bool, typed: Mapping[str, Sequence[str]] | None = None, force: bool = False
+) -> int:
+    """Trains every stage that is not done, in order, and ends with the first that does not complete; returns its exit code, else 0."""
+    told: list[dict[str, Any]] = []
+    for stage in pipeline.stages:
+        title = f"stage {stage.number} of {len(pipeline.stages)}, {stage.name}"
+        if _is_done(pipeline, base, stage):
+            print(f"{title}: done, {pipeline.stage_dir(base, stage)}", file=sys.stderr)
+            continue
+        ended = _train(pipeline, base, stage, how, (typed or {}).get(stage.name, ()), force, title)
+        told.append({"stage": stage.name} | closing_facts(ended))
+        if not as_json:
+            print_closing(ended)
+        if ended.outcome.exit_code:
+            print(f"the pipeline ended in {title}; go on with: fullrank resume {base}", file=sys.stderr)
+            break
+    if as_json:
+        print(json.dumps({"stages": told}, indent=2))
+    return next((int(facts["exit_code"]) for facts in told if facts["exit_code"]), EXIT_DONE)
+
+
+def _train(pipeline: Pipeline, base: Path, stage: Stage, how: How, typed: Sequence[str], force: bool, title: str) -> Ended:
+    """Starts a stage, or goes on with it."""
+    run = RunDir(pipeline.stage_dir(base, stage))
+    is_new = not run.resolved.is_file()
+    plan: LaunchPlan
+    probe: Probe
+    if is_new:
+        plan, probe = make_plan(stage.experiment, pipeline.started(base, stage), **asdict(how), run_dir=run.path)
+    else:
+        plan, probe = plan_again(run, typed, None, how.nodes, how.processes_per_node, how.launcher, force)
+        check_resumable(run, getattr(plan, "optimizer_steps", None))
+    preflight(plan, probe)
+    print(f"{title}: {plan_headline(plan)}\n{run.path}" + ("" if is_new else f": attempt {plan.attempt.number}"), file=sys.stderr)
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    local = BACKENDS["local"]
+    return local.start(plan, probe) if is_new else local.resume(plan, probe)
+
+
+def _checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path) -> tuple[LaunchPlan, Probe]:
+    try:
+        return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=pipeline.stage_dir(base, stage))
+    except FullrankError as error:
+        raise type(error)(Problem(f"stage {stage.name} cannot start", str(pipeline.path)), *error.problems) from error
+
+
+def _is_done(pipeline: Pipeline, base: Path, stage: Stage) -> bool:
+    run = RunDir(pipeline.stage_dir(base, stage))
+    return run.status.is_file() and read_run(run).state == "completed"
+
+
+def _file(base: Path) -> Path:
+    """The pipeline file as it was when the first stage started."""
+    return base.with_name(f"{base.name}.pipeline.yaml")
+
+
+def _record(base: Path) -> Path:
+    """What was typed beside it."""
+    return base.with_name(f"{base.name}.pipeline.json")
