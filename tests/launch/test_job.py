@@ -15,7 +15,8 @@ import pytest
 from launch import job
 from launch.config.errors import StateError
 from launch.config.lock import lock_run
-from launch.config.run_dir import RunDir, create_attempt, read_json, update_status, write_json
+from launch.config.new_run import create_attempt
+from launch.config.run_dir import RunDir, read_json, update_status, write_json
 
 PLAN = {"nodes": 1, "processes_per_node": 1, "world_size": 1, "device": "cpu", "port": 23456, "environment": {}, "command": ["python"]}
 
