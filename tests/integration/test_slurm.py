@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,10 @@ LONG = (f"train.duration={STEPS} steps", "checkpoint.every=40 steps", "evaluate.
 """Long enough to be stopped in the middle: about ten seconds on a quiet machine."""
 
 PREEMPTIONS = int(os.environ.get("FULLRANK_TEST_PREEMPTIONS", "1"))
+SLOW_SAVE_S = float(os.environ.get("FULLRANK_TEST_SLOW_SAVE", "8"))
+AFTER_CANCEL_S = float(os.environ.get("FULLRANK_TEST_AFTER_CANCEL", "8"))
+"""Ninety seconds and three minutes where all of it is to be shown: docs/measurements.md."""
+
 PATIENCE_S = 400
 
 
@@ -243,6 +248,42 @@ def test_warning_before_the_time_limit_saves_and_requeues(cluster, submit, until
     assert list(losses(run)) == list(range(1, STEPS + 1))
 
 
+def test_a_node_that_saves_slowly_is_not_ended(cluster, submit, until):
+    """The rank of node2 is frozen inside a real save of its share (FSDP2), as by a file server that does not answer."""
+    whole = submit("--nodes", "2", "--strategy", "fsdp2", *LONG)
+    until(whole, "completed")
+    run = submit("--nodes", "2", "--strategy", "fsdp2", *LONG)
+    longest = 0.0
+    for number in range(1, 5):
+        job = until(run, "running", step=60 * number)["job_id"]
+        pid = rank_pid(cluster, "node2", run)
+        saved = set((run / "checkpoints").glob("checkpoint-*"))
+        cluster.command("scancel", "--signal=USR2", "--batch", job)
+        frozen_at = freeze_in_save(run, pid)
+        until_attempt(run, number + 1)
+        (last,) = sorted(set((run / "checkpoints").glob("checkpoint-*")) - saved, key=lambda path: path.stat().st_mtime)[-1:]
+        longest = max(longest, last.joinpath("manifest.json").stat().st_mtime - frozen_at)
+        if longest > SLOW_SAVE_S:
+            break
+    assert longest > SLOW_SAVE_S  # the save itself waited for the frozen rank
+    until(run, "completed")
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    assert weights(run) == weights(whole)
+
+
+def freeze_in_save(run: Path, pid: int) -> float:
+    """Stops a process for SLOW_SAVE_S as soon as the stopping training begins to write; returns when it was stopped."""
+    deadline = time.monotonic() + PATIENCE_S
+    while json.loads((run / "status.json").read_text())["state"] == "running":
+        assert time.monotonic() < deadline, logs_of(run)
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGSTOP)
+    stopped = time.time()
+    time.sleep(SLOW_SAVE_S)
+    os.kill(pid, signal.SIGCONT)
+    return stopped
+
+
 def test_drill_warns_the_real_job_and_compares_it_with_the_undisturbed_one(cluster, fullrank, shared):
     words = ("verify", "./tiny.yaml", "evaluate.every=null", "--cluster", "./site.yaml", "--nodes", "2", "--processes-per-node", "1")
     try:
@@ -264,6 +305,7 @@ def test_cancel_saves_first_and_the_job_does_not_come_back(cluster, fullrank, su
     status = until(run, "cancelled")
     assert re.match(r"cancelled at step \d+; fullrank resume", answer.stdout)
     assert (run / "checkpoints" / f"checkpoint-{status['step']}" / "manifest.json").exists()
+    time.sleep(AFTER_CANCEL_S)  # longer than a requeued job waits here (cred_expire)
     assert cluster.command("squeue", "-h", "-j", job, check=False) == ""
     resumed = fullrank("resume", str(run))
     assert resumed.stdout.startswith("job ")
