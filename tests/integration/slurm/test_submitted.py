@@ -1,0 +1,126 @@
+"""Submitted to a real Slurm: the same losses as here, in every form; the code, the paths and the values that were meant."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import ROOT, clean_environment
+from tests.slurm_runs import LONG, PATIENCE_S, losses
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nodes", "3"),
+        ("--nodes", "2", "--processes-per-node", "2"),
+        ("--nodes", "2", "--launcher", "accelerate"),
+        ("--nodes", "1", "--strategy", "fsdp2"),
+        ("--nodes", "2", "--strategy", "fsdp2", "--launcher", "accelerate"),
+        ("--nodes", "2", "--strategy", "zero3"),
+        ("--nodes", "1", "--processes-per-node", "2", "--strategy", "zero1", "--launcher", "accelerate"),
+    ],
+    ids=["3x1", "2x2", "2x1-stock", "1x1-fsdp2", "2x1-fsdp2-stock", "2x1-zero3", "1x2-zero1-stock"],
+)
+def test_losses_are_those_of_one_process_here(words, submit, until, local_losses):
+    run = submit(*words)
+    until(run, "completed")
+    found = losses(run)
+    assert found.keys() == local_losses.keys()
+    assert max(abs(found[step] - loss) / loss for step, loss in local_losses.items()) < 1e-5
+
+
+def test_dry_run_writes_nothing_and_prints_the_script(fullrank, shared):
+    before = sorted(shared.glob("runs/*/*"))
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--dry-run")
+    assert answer.stdout.startswith("#!/bin/bash\n")
+    assert "#SBATCH --nodes=2\n" in answer.stdout
+    assert sorted(shared.glob("runs/*/*")) == before
+
+
+def test_sbatch_refusal_leaves_nothing_behind(fullrank, shared):
+    (shared / "odd.yaml").write_text((shared / "site.yaml").read_text() + "reservation: nowhere\n")
+    before = sorted((shared / "runs").glob("*/*"))
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./odd.yaml", code=None)
+    assert answer.returncode
+    assert "reservation" in answer.stderr
+    assert "try: " in answer.stderr
+    assert sorted((shared / "runs").glob("*/*")) == before
+
+
+def test_the_job_runs_the_code_that_was_submitted(submit, shared, until, fullrank):
+    script = shared / "mine.py"
+    script.write_text("import os\nprint('first', os.environ.get('RANK'), flush=True)\n")
+    answer = fullrank(
+        "submit", "--cluster", "./site.yaml", "--nodes", "2", "--json", "--strategy", "cpu", "--script", str(script), "--", "a b", "$(touch evil)"
+    )
+    script.write_text("raise SystemExit('changed')\n")
+    run = Path(json.loads(answer.stdout)["run"])
+    until(run, "completed")
+    assert (run / "attempts" / "0001" / "rank_00001.log").read_text() == "first 1\n"
+    assert not (shared / "evil").exists()
+
+
+@pytest.mark.parametrize("launcher", ["direct", "accelerate"])
+def test_paths_and_values_are_never_code(launcher, fullrank, shared, until):
+    root = shared / f"""{launcher} $(touch evil) 'a' "b" `touch evil` %j;touch evil"""
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--run-root", str(root), "--launcher", launcher, "--json")
+    run = Path(json.loads(answer.stdout)["run"])
+    until(run, "completed")
+    assert run.is_relative_to(root)
+    assert len(losses(run)) == 12
+    assert not [path for path in (shared, Path.cwd(), run) if (path / "evil").exists()]
+    fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--run-root", f"{root}\ntouch evil", code=3)
+    fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "name=$(touch evil)", code=2)
+    assert not (shared / "evil").exists()
+
+
+def test_logs_are_followed_over_a_requeue_and_of_every_rank_and_node(cluster, fullrank, shared, until):
+    words = ["submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--follow", "--run-dir", str(shared / "followed"), *LONG]
+    environment = clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    following = subprocess.Popen(
+        [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    run = shared / "followed"
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (run / "status.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        status = until(run, "running", step=100)
+        cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])
+        until(run, "completed")
+        seen, _ = following.communicate(timeout=60)
+    finally:
+        following.kill()
+    assert following.returncode == 0
+    for attempt in ("0001", "0002"):
+        assert (run / "attempts" / attempt / "rank_00000.log").read_text() in seen
+    assert fullrank("logs", str(run), "--rank", "1").stdout == (run / "attempts" / "0002" / "rank_00001.log").read_text()
+    assert fullrank("logs", str(run), "--node", "1", "--attempt", "1").stdout == (run / "attempts" / "0001" / "node_00001.log").read_text()
+    assert "--node 0, 1" in fullrank("logs", str(run), "--node", "2", code=None).stderr
+
+
+def test_run_in_an_allocation_trains_on_its_nodes(cluster, shared, local_losses):
+    words = ["salloc", "--quiet", "--nodes=2", "--cpus-per-task=2", "--time=10", sys.executable, "-P", "-m", "launch", "run", "./tiny.yaml"]
+    environment = (
+        clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "FULLRANK_RUN_ROOT": str(shared / "allocated"), "OMP_NUM_THREADS": "1"}
+    )
+    ended = subprocess.run(words, cwd=shared, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (run,) = (shared / "allocated" / "tiny").iterdir()
+    assert json.loads((run / "attempts" / "0001" / "nodes" / "node_00001.json").read_text())["host"] == "node2"
+    found = losses(run)
+    assert max(abs(found[step] - loss) / loss for step, loss in local_losses.items()) < 1e-5
+
+
+def test_a_login_node_is_no_place_to_train(fullrank):
+    answer = fullrank("run", "./tiny.yaml", code=3)
+    assert "this is a login node" in answer.stderr
