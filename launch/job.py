@@ -13,7 +13,8 @@ from typing import Any
 from launch.attempts import may_start_again
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, FullrankError, Problem
 from launch.config.lock import HEARTBEAT_S
-from launch.config.run_dir import Attempt, RunDir, create_attempt, read_json, update_status, write_json
+from launch.config.new_run import create_attempt
+from launch.config.run_dir import Attempt, RunDir, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
 from launch.jobs import job_ids

@@ -13,8 +13,9 @@ from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import LoadedExperiment
 from launch.config.lock import lock_run
+from launch.config.new_run import create_attempt, create_run_dir, writing
 from launch.config.own_code import copy_code
-from launch.config.run_dir import Attempt, RunDir, create_attempt, create_run_dir, update_status, write_atomic, writing
+from launch.config.run_dir import Attempt, RunDir, update_status, write_atomic
 from trainers.engine import Engine
 
 

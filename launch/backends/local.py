@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from launch.agent import Outcome, run_members, terminal_width
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, FullrankError, Problem
 from launch.config.lock import RunLock, lock_run
+from launch.config.new_run import create_attempt, create_run_dir, writing
 from launch.config.own_code import copy_code
-from launch.config.run_dir import Cause, RunDir, State, create_attempt, create_run_dir, read_json, update_status, write_atomic, writing
+from launch.config.run_dir import Cause, RunDir, State, read_json, update_status, write_atomic
 from launch.config.stop_file import read_stop_file, remove_stop_file
 from launch.failures import Failure
 from launch.members import Member

@@ -16,8 +16,9 @@ from launch.allocation import run_script
 from launch.backends.local import write_code, write_sources
 from launch.config.errors import Problem, StateError
 from launch.config.load import shipped_configs
+from launch.config.new_run import create_attempt, create_run_dir, writing
 from launch.config.own_code import copy_code
-from launch.config.run_dir import RunDir, create_attempt, create_run_dir, update_status, write_atomic, write_json, writing
+from launch.config.run_dir import RunDir, update_status, write_atomic, write_json
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan

@@ -17,8 +17,9 @@ from launch.cli.plan import print_plan
 from launch.cli.planning import make_plan, plan_again
 from launch.cli.show import plan_headline
 from launch.config.errors import EXIT_DONE, ConfigError, FullrankError, Problem, StateError
+from launch.config.new_run import new_run_id
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
-from launch.config.run_dir import RunDir, new_run_id, read_json, write_atomic, write_json
+from launch.config.run_dir import RunDir, read_json, write_atomic, write_json
 from launch.plan import LaunchPlan
 from launch.preflight import preflight
 from launch.probe import Probe

@@ -16,8 +16,9 @@ from launch.config.errors import ConfigError, Problem, StateError, suggest
 from launch.config.experiment import dump_experiment
 from launch.config.load import load_experiment, refuse_script
 from launch.config.modes import PLAIN, Mode
+from launch.config.new_run import new_run_id
 from launch.config.resolve import resolve
-from launch.config.run_dir import RunDir, new_run_id, read_json
+from launch.config.run_dir import RunDir, read_json
 from launch.config.strategy import load_strategy
 from launch.data_changes import check_data
 from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options

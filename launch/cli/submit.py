@@ -34,7 +34,8 @@ from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import ConfigError, Problem
 from launch.config.load import load_experiment
-from launch.config.run_dir import RunDir, new_run_id
+from launch.config.new_run import new_run_id
+from launch.config.run_dir import RunDir
 from launch.config.strategy import load_strategy
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment

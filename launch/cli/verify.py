@@ -13,7 +13,8 @@ import typer
 from launch.cli.options import Json, Nodes, Overrides, ProcessesPerNode, RunDirectory, RunRoot, StrategyName, complete_cluster, default_run_root
 from launch.cli.planning import make_plan
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, ConfigError, Problem
-from launch.config.run_dir import RunDir, new_run_id
+from launch.config.new_run import new_run_id
+from launch.config.run_dir import RunDir
 from launch.identity import Comparison, compare_runs
 from launch.preflight import preflight
 from launch.verification import LocalTrainings, Trainings, expect_done, log_of, stop_and_resume

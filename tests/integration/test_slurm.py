@@ -419,6 +419,20 @@ def test_the_job_runs_the_code_that_was_submitted(submit, shared, until, fullran
     assert not (shared / "evil").exists()
 
 
+@pytest.mark.parametrize("launcher", ["direct", "accelerate"])
+def test_paths_and_values_are_never_code(launcher, fullrank, shared, until):
+    root = shared / f"""{launcher} $(touch evil) 'a' "b" `touch evil` %j;touch evil"""
+    answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--run-root", str(root), "--launcher", launcher, "--json")
+    run = Path(json.loads(answer.stdout)["run"])
+    until(run, "completed")
+    assert run.is_relative_to(root)
+    assert len(losses(run)) == 12
+    assert not [path for path in (shared, Path.cwd(), run) if (path / "evil").exists()]
+    fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--run-root", f"{root}\ntouch evil", code=3)
+    fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "name=$(touch evil)", code=2)
+    assert not (shared / "evil").exists()
+
+
 def test_an_array_of_seeds_is_one_job_with_a_table_of_results(cluster, fullrank, until, shared):
     answer = fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--seeds", "2", "--at-most", "1", "--json")
     facts = json.loads(answer.stdout)

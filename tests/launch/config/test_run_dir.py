@@ -10,17 +10,8 @@ from unittest import mock
 import pytest
 
 from launch.config.errors import ConfigError, PreflightError, StateError
-from launch.config.run_dir import (
-    RunDir,
-    create_attempt,
-    create_run_dir,
-    find_run,
-    new_run_id,
-    read_json,
-    update_status,
-    write_atomic,
-    writing,
-)
+from launch.config.new_run import create_attempt, create_run_dir, new_run_id, writing
+from launch.config.run_dir import RunDir, find_run, read_json, update_status, write_atomic
 
 
 def made(root: Path, run_id: str) -> RunDir:
