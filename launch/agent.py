@@ -289,7 +289,9 @@ class _Agent:
     def _failure_of_exit(self, one: Running) -> Failure | None:
         """A script's rank that was ended by the agent may have raised before, and what ended first may only have lost contact with it."""
         code = EXIT_FAILED if one.is_ours_to_end else one.code or EXIT_DONE
-        failure = failure_of_exit(one.member.rank, socket.gethostname(), one.process.pid, one.ended, code, one.log.last_lines, self.is_script)
+        failure = failure_of_exit(
+            one.member.rank, socket.gethostname(), one.process.pid, one.ended, code, one.log.last_lines, self.is_script, one.member.is_attached
+        )
         return None if one.is_ours_to_end and not (self.is_script and failure.exception) else failure
 
     def _failures(self) -> list[Failure]:

@@ -156,11 +156,14 @@ def parse_failure(report: Mapping[str, Any], last_lines: tuple[str, ...] = ()) -
     return replace(failure, kind=kind, advice=advice)
 
 
-def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: int, last_lines: Iterable[str], is_script: bool = False) -> Failure:
+def failure_of_exit(
+    rank: int | None, host: str, pid: int, time: float, code: int, last_lines: Iterable[str], is_script: bool = False, was_shown: bool = False
+) -> Failure:
     """Returns the failure of a process that ended without a report: by a signal (negative code), os._exit, or before our code ran.
 
     Args:
         is_script: somebody's own program, whose exit codes mean what its author meant by them.
+        was_shown: what it said went to a terminal, and nothing of it was kept.
     """
     lines = tuple(last_lines)
     if code == EXIT_CONFIG and not is_script:
@@ -177,7 +180,7 @@ def failure_of_exit(rank: int | None, host: str, pid: int, time: float, code: in
     if exception:
         return Failure(rank, host, pid, time, known or "exception", message, exception=exception, exit_code=code, advice=advice, last_lines=lines)
     why = "and no report" if not is_script else "by itself: no stop was asked for" if code in _STOPPED else "and no traceback"
-    what = f"{who} ended with exit code {code} {why}"
+    what = f"{who} ended with exit code {code}{'; what it said is above' if was_shown and code not in _STOPPED else f' {why}'}"
     return Failure(rank, host, pid, time, known or "exit", what, exit_code=code, advice=advice, last_lines=lines)
 
 

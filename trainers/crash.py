@@ -7,8 +7,9 @@ import socket
 import sys
 import time
 import traceback
+from bdb import BdbQuit
 
-from launch.config.errors import EXIT_FAILED, EXIT_INTERRUPTED, FullrankError
+from launch.config.errors import EXIT_FAILED, EXIT_INTERRUPTED, FullrankError, Problem
 from launch.config.run_dir import Attempt, write_json
 
 
@@ -22,6 +23,8 @@ class CrashReport:
 
     def write(self, error: BaseException) -> int:
         """Writes <attempt>/failures/rank_NNNNN.json, prints the error, and returns the exit code."""
+        if isinstance(error, BdbQuit):
+            error = FullrankError(Problem("the training was ended from the debugger"))
         text = "".join(traceback.format_exception(error))
         if isinstance(error, FullrankError):
             print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr, flush=True)

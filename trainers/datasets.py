@@ -125,7 +125,7 @@ def _read_hub(name: str, configuration: str | None, shown: str, wanted: Mapping[
         rows = found[split_name]
         origin = f"{shown}, split {split_name}"
         check_columns(rows.column_names, fields, origin, None)
-        features = {column: rows.features[column] for column in fields}
+        features = {column: getattr(rows.features[column], "feature", rows.features[column]) for column in fields}  # of a list, what is in it
         class_names = {column: list(feature.names) for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
         columns = {column: ArrowColumn(rows.data.column(column).chunks) for column in fields}
         splits[split] = Split(columns, origin, range(len(rows)), is_text_file=False, class_names=class_names)

@@ -65,6 +65,8 @@ class Engine:
         """
         refuse_contradictions(world, strategy)
         device = choose_device(strategy)
+        if device == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports DeepSpeed to save a model, which would warn of a GPU it misses
         self.notes = refuse_precision(precision, device)
         prepare_arithmetic(precision)
         if world.world_size == 1:

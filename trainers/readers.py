@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,9 @@ from typing import Any
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
 from trainers.columns import ArrowColumn, store_batches, store_rows
+from trainers.conll import read_conll
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
+from trainers.text_files import is_text, open_text
 
 MAX_FIELD_CHARS = 2**27
 """A quotation mark that is never closed would otherwise read the rest of the file into memory."""
@@ -23,7 +22,7 @@ MAX_FIELD_CHARS = 2**27
 PARQUET_BATCH_ROWS = 1000
 """Rows of a parquet file in memory at a time; they may be pictures."""
 
-READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
+READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".conll": "conll", ".txt": "text"}
 
 
 def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
@@ -49,7 +48,7 @@ def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spli
 def _read_table(path: Path, data: Data, fields: Fields, bad_rows: BadRows, **dialect: Any) -> Split:
     """Reads csv or tsv; blank lines are not rows, and a line with undecodable bytes is a bad one."""
     csv.field_size_limit(MAX_FIELD_CHARS)
-    with _open_text(path, data.encoding) as file:
+    with open_text(path, data.encoding) as file:
         rows = _table_rows(csv.reader(file, strict=True, **dialect), str(path), bad_rows)
         first = next(rows, None)
         if first is None:
@@ -65,7 +64,7 @@ def _read_table(path: Path, data: Data, fields: Fields, bad_rows: BadRows, **dia
                 if len(values) != len(names):
                     what = f"{_counted(len(values), 'field')}, but there are {_counted(len(names), 'column')}: {shortened(', '.join(names))}"
                     bad_rows.add(f"{path}:{line}", what)
-                elif not _is_text("".join(values)):
+                elif not is_text("".join(values)):
                     bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
                 else:
                     yield line, [values[position] for position in positions]
@@ -90,7 +89,7 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
             try:
                 row = json.loads(text)
             except ValueError as error:
-                bad_rows.add(f"{path}:{line}", f"not valid JSON: {error}" if _is_text(text) else f"bytes that are not {data.encoding}")
+                bad_rows.add(f"{path}:{line}", f"not valid JSON: {error}" if is_text(text) else f"bytes that are not {data.encoding}")
                 continue
             if not isinstance(row, dict):
                 bad_rows.add(f"{path}:{line}", f"{shortened(text.strip())} is not a JSON object")
@@ -99,12 +98,12 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
             missing = [column for column in fields if column not in row]
             if missing:
                 bad_rows.add(f"{path}:{line}", f"has no {' and no '.join(map(repr, missing))}", allowed=f"its keys: {', '.join(row)}")
-            elif not all(_is_text(value) for column in fields if isinstance(value := row[column], str)):
+            elif not all(is_text(value) for column in fields if isinstance(value := row[column], str)):
                 bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
             else:
                 yield line, [json.dumps(row[column]) for column in fields]
 
-    with _open_text(path, data.encoding) as file:
+    with open_text(path, data.encoding) as file:
         columns, lines = store_rows(usable(file), list(fields), decode=json.loads)
     if not seen:
         named = READERS_BY_ENDING.get(path.suffix.lower(), "jsonl")
@@ -137,12 +136,12 @@ def _read_text(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spl
 
     def usable(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         for line, text in enumerate(file, start=1):
-            if not _is_text(text):
+            if not is_text(text):
                 bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
             elif text.strip():
                 yield line, [text.strip()]
 
-    with _open_text(path, data.encoding) as file:
+    with open_text(path, data.encoding) as file:
         columns, lines = store_rows(usable(file), list(fields))
     return Split(columns, str(path), lines, is_text_file=True)
 
@@ -153,6 +152,7 @@ READERS: dict[str, Callable[[Path, Data, Fields, BadRows], Split]] = {
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
     "text": _read_text,
+    "conll": read_conll,
 }
 
 
@@ -169,30 +169,6 @@ def _table_rows(reader: Any, path: str, bad_rows: BadRows) -> Iterator[tuple[int
             continue
         if values:
             yield line, values
-
-
-def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Opens a text file so that undecodable bytes become surrogates, which _is_text finds; a UTF-8 byte order mark is dropped.
-
-    Raises:
-        ConfigError: the byte order mark is UTF-16's, and the encoding is another.
-    """
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not re.match("utf[-_]?(16|32)", encoding, re.IGNORECASE):
-            what = f"begins with the byte order mark of UTF-16, and is no {encoding}"
-            raise ConfigError(Problem(what, str(path), "data.encoding", fix="data.encoding=utf-16"))
-    name = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    return path.open(encoding=name, errors="surrogateescape", newline="")
-
-
-def _is_text(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _counted(count: int, noun: str) -> str:

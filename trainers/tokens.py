@@ -72,9 +72,9 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_chunks": None}
 
-    def lengths(self) -> Indices:
-        """Returns the tokens of each sample."""
-        return np.concatenate([np.diff(chunk["input_ids/offsets"]) for chunk in self._mapped()]).astype(np.int64)
+    def lengths(self, name: str = "input_ids") -> Indices:
+        """Returns the tokens of each sample, or the values of another list."""
+        return np.concatenate([np.diff(chunk[f"{name}/offsets"]) for chunk in self._mapped()]).astype(np.int64)
 
     def _mapped(self) -> list[Chunk]:
         if self._chunks is None:
@@ -89,30 +89,28 @@ class TokenDataset(Dataset[dict[str, Any]]):
 class PadTokens:
     """Collates samples into one batch, padded to the longest.
 
-    Returns input_ids, attention_mask (and token_type_ids for pairs), int64 [B, T], and labels: int64 [B] (float32 if they are values), or
-    int64 [B, T] if each token has one; -100 where it has none.
+    Returns input_ids, attention_mask (and token_type_ids for pairs), int64 [B, T], and labels: int64 [B], or float32 [B] if they are values.
+    Other lists are padded with -100, each to the longest of its kind.
     """
 
     pad_token_id: int
     padding_side: str = "right"
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        width = max(len(sample["input_ids"]) for sample in samples)
-        shape = (len(samples), width)
-        batch = {name: np.zeros(shape, np.int64) for name in samples[0] if name != "label"}
-        for name, fill in (("input_ids", self.pad_token_id), ("labels", NO_LABEL)):
-            if name in batch:
-                batch[name].fill(fill)
-        batch["attention_mask"] = np.zeros(shape, np.int64)
-        for row, sample in enumerate(samples):
-            length = len(sample["input_ids"])
-            place = slice(0, length) if self.padding_side == "right" else slice(width - length, width)
-            batch["attention_mask"][row, place] = 1
-            for name, values in sample.items():
-                if name != "label":
-                    batch[name][row, place] = values
+        batch = {name: self._padded(name, samples) for name in samples[0] if name != "label"}
+        batch["attention_mask"] = self._rows([np.ones(len(sample["input_ids"]), np.int64) for sample in samples], 0)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         return tensors | {"labels": torch.tensor([sample["label"] for sample in samples])} if "label" in samples[0] else tensors
+
+    def _padded(self, name: str, samples: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+        return self._rows([sample[name] for sample in samples], {"input_ids": self.pad_token_id, "token_type_ids": 0}.get(name, NO_LABEL))
+
+    def _rows(self, lists: list[np.ndarray[Any, Any]], fill: int) -> np.ndarray[Any, Any]:
+        width = max(map(len, lists))
+        rows = np.full((len(lists), width), fill, np.int64)
+        for row, values in zip(rows, lists, strict=True):
+            row[slice(0, len(values)) if self.padding_side == "right" else slice(width - len(values), width)] = values
+        return rows
 
 
 def _type_of(values: list[Any]) -> Any:

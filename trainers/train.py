@@ -16,6 +16,7 @@ from pathlib import Path
 if not __package__:  # started as a file: find the packages beside this folder, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from launch.config.errors import FullrankError
 from launch.config.run_dir import Attempt, RunDir
 from trainers.crash import CrashReport
 from trainers.stopping import StopAgreed, StopRequests, die_with_parent
@@ -31,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return train(options, stops, crash)
     except BaseException as error:
-        if options.debug:
-            traceback.print_exc()  # of a known error too
+        if options.debug and isinstance(error, FullrankError):
+            traceback.print_exc()  # of a known error too; the others' is in the report
         code = crash.write(error)
         sys.stdout.flush()
         os._exit(code)  # not through exit handlers: they would wait for ranks that are stuck in a collective

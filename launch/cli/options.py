@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.load import shipped_configs
 from launch.config.run_dir import RunDir, find_run
 from launch.plan import LAUNCHERS
@@ -36,6 +37,20 @@ def complete_run(incomplete: str) -> list[str]:
 def complete_launcher(incomplete: str) -> list[str]:
     """Returns the launchers that begin so."""
     return [name for name in LAUNCHERS if name.startswith(incomplete)]
+
+
+def complete_override(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the keys that begin so, each with its `=`; of a task's keys those of the experiment's kind, where that is known."""
+    from launch.config.experiment import Experiment
+    from launch.config.known_keys import dotted_keys
+    from launch.config.load import load_experiment
+
+    keys = list(dict.fromkeys(dotted_keys(Experiment)))
+    with suppress(FullrankError):
+        task = load_experiment(str(context.params.get("experiment"))).experiment.task
+        keys = [*(key for key in keys if not key.startswith("task.")), *dotted_keys(type(task), "task.")]
+    blocks = {key.rpartition(".")[0] for key in keys}
+    return [f"{key}=" for key in keys if key.startswith(incomplete) and key not in blocks]
 
 
 def default_run_root() -> Path:
@@ -95,7 +110,8 @@ ExperimentName = Annotated[
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.", autocompletion=complete_override),
 ]
 ScriptPath = Annotated[
     Path | None,

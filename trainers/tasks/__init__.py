@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "text_regression": "trainers.tasks.text_regression",
     "glue": "trainers.tasks.glue",
+    "ner": "trainers.tasks.ner",
     "image_classification": "trainers.tasks.image_classification",
     "autoencoder": "trainers.tasks.autoencoder",
     "speech_ctc": "trainers.tasks.speech_ctc",

@@ -12,6 +12,7 @@ from launch.config.tasks.causal_lm import CausalLm
 from launch.config.tasks.glue import Glue
 from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.masked_lm import MaskedLm
+from launch.config.tasks.ner import Ner
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
@@ -24,6 +25,7 @@ __all__ = [
     "Glue",
     "ImageClassification",
     "Metrics",
+    "Ner",
     "OwnTask",
     "Pictures",
     "RecommenderAutoencoder",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 TaskOptions = Annotated[
-    TextClassification | TextRegression | Glue | ImageClassification | Autoencoder | SpeechCtc | RecommenderAutoencoder | MaskedLm | CausalLm | OwnTask,
+    TextClassification | TextRegression | Glue | Ner | ImageClassification | Autoencoder | SpeechCtc | RecommenderAutoencoder | MaskedLm | CausalLm | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""

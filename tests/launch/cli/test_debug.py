@@ -91,6 +91,15 @@ def test_breakpoint_reads_the_keyboard_and_goes_on(tmp_path, script):
     assert (tmp_path / "r" / "attempts" / "0001" / "rank_00000.log").read_text() == "a debug run: what it said went to the terminal\n"
 
 
+def test_quitting_the_debugger_is_an_end_whose_words_are_on_the_terminal(tmp_path, script):
+    terminal = Terminal(tmp_path, "run", "--debug", "--run-dir", "r", "--script", script("breakpoint()\nprint('never')"))
+    terminal.wait_for("(Pdb) ")
+    terminal.type("q\n")
+    code, said = terminal.end()
+    assert (code, said.count("bdb.BdbQuit"), said.count("Traceback")) == (1, 1, 1)
+    assert "rank 0 ended with exit code 1; what it said is above" in said
+
+
 def test_interrupt_belongs_to_the_debugger(tmp_path, script):
     text = "import time\ntry:\n    print('sleeping', flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    breakpoint()\nprint('went on')"
     terminal = Terminal(tmp_path, "run", "--debug", "--run-dir", "r", "--script", script(text))
