@@ -21,6 +21,7 @@ from launch.jobs import job_ids
 from launch.node_checks import differing, look_at_node
 from launch.probe import free_port
 from launch.runs import read_attempts
+from launch.slurm import ask
 
 _TAKE_OVER_S = HEARTBEAT_S + 5
 
@@ -64,6 +65,9 @@ def begin(run: RunDir, python: str) -> int:
         update_status(run, state="failed", message=before.reason, ended=time.time())
         print(f"not started: {before.reason}", file=sys.stderr)
         return EXIT_FAILED
+    lost = describe_loss(run) if status["state"] in ("running", "stopping") else None
+    if lost:
+        print(lost, file=sys.stderr)
     _forget_lock(run, status)
     attempt = next_attempt(run)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
@@ -77,7 +81,7 @@ def begin(run: RunDir, python: str) -> int:
         run,
         state="running",
         cause=None,
-        message=None,
+        message=lost,
         attempt=attempt.number,
         job_id=_job_id() or status.get("job_id"),
         host=os.uname().nodename,
@@ -87,6 +91,20 @@ def begin(run: RunDir, python: str) -> int:
     )
     print(port, attempt.path)
     return EXIT_DONE
+
+
+def describe_loss(run: RunDir) -> str | None:
+    """Returns which node was lost with the attempt before, which ended without a word; None: there was none before."""
+    last = run.last_attempt()
+    before = (read_json(last.job) if last else None) or {}
+    if last is None or not before.get("slurm_job_nodelist"):
+        return None
+    try:
+        down = ask("sinfo", "-h", "-N", "-n", before["slurm_job_nodelist"], "-t", "down,fail,no_respond", "-o", "%N").split()
+    except FullrankError:
+        down = []
+    who = f"{', '.join(dict.fromkeys(down))} was lost" if down else f"a node of {before['slurm_job_nodelist']} was lost, or the job was killed there"
+    return f"attempt {last.number} ended without a word: {who}; training goes on from the last checkpoint"
 
 
 def is_same_python(python: str) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from launch.config.run_dir import Attempt, Cause, State
+from launch.config.run_dir import Attempt, Cause, State, read_json
 from launch.failures import Failure, parse_failure, read_failures
+from launch.slurm_text import expand_hosts
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,16 @@ def judge_attempt(
     if asked and (failures or silent):
         return Ending("stopped", asked, "it was ended before it had saved: training goes on from the last checkpoint")
     if silent and reports:
-        return Ending("stopped", "node_failed", f"nothing was heard from node {', '.join(map(str, silent))} of the job any more")
+        return Ending("stopped", "node_failed", f"nothing was heard from {_named(attempt, silent)} any more")
     if failures:
         return Ending("failed", None, _headline(failures[0]), failures[0], len(failures) - 1)
     return Ending("failed", None, f"srun ended with exit code {code} and no agent has reported: its words are in the job's log")
+
+
+def _named(attempt: Attempt, nodes: Sequence[int]) -> str:
+    """Returns the names of a job's nodes by their numbers, or the numbers where nobody wrote the names down."""
+    hosts = expand_hosts(str((read_json(attempt.job) or {}).get("slurm_job_nodelist") or ""))
+    return ", ".join(hosts[node] if node < len(hosts) else f"node {node} of the job" for node in nodes)
 
 
 def all_failures(attempt: Attempt, reports: Sequence[Mapping[str, Any]]) -> list[Failure]:

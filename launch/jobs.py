@@ -12,7 +12,7 @@ from typing import Any
 from launch.config.errors import FullrankError
 from launch.config.run_dir import Cause, RunDir, State
 from launch.slurm import ask_accounting, ask_queue
-from launch.slurm_text import JOB_STATES, REASONS, Accounted, Queued, first_host
+from launch.slurm_text import JOB_STATES, REASONS, Accounted, Queued, expand_hosts
 
 IN_QUEUE: tuple[State, ...] = ("pending", "running", "stopping", "requeued")
 """States in which a run of Slurm's has a job, or should have."""
@@ -124,7 +124,7 @@ def judge_gone(status: Mapping[str, Any], job: Accounted | None, words: str | No
     if status.get("tells_its_end") is False:  # a script under the stock form: nobody but Slurm knows
         return Standing("completed") if job.ended == "completed" else Standing("failed", None, f"the job ended{code}{said}")
     if status["state"] == "pending" and job.ended != "completed":
-        where = first_host(job.node_list) or "its first node"
+        where = next(iter(expand_hosts(job.node_list)), "its first node")
         no_log = f"; it wrote no log: {where} does not see the run directory, it seems (run_root in the cluster file)"
         return Standing("failed", None, f"the job ended{code} before training began{said or no_log}")
     ended = "ended" if job.ended == "completed" else f"failed{code}"

@@ -190,10 +190,21 @@ def parse_version(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def first_host(node_list: str) -> str:
-    """Returns the first of `node[01-04,7]` or `node1,node2`: the node that runs a job's script."""
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", node_list)
-    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else node_list
+def expand_hosts(node_list: str) -> list[str]:
+    """Returns the nodes of `node[01-04,7],other` in Slurm's order, which is that of a job's node numbers."""
+    hosts = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", node_list):
+        names = [""]
+        for text, ranges in re.findall(r"([^\[\]]+)|\[([^\]]*)\]", part):
+            names = [name + piece for name in names for piece in ([text] if text else _numbers(ranges))]
+        hosts += names
+    return hosts
+
+
+def _numbers(ranges: str) -> list[str]:
+    """Returns `01-03,7` as 01, 02, 03, 7."""
+    bounds = [one.partition("-")[::2] for one in ranges.split(",")]
+    return [f"{number:0{len(first)}d}" for first, last in bounds for number in range(int(first), int(last or first) + 1)]
 
 
 def _number(text: str) -> int:

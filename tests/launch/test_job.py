@@ -148,3 +148,15 @@ def test_a_python_is_the_same_behind_a_wrapper(tmp_path):
     assert job.is_same_python(sys.executable)
     assert job.is_same_python(str(wrapper))
     assert not job.is_same_python(os.devnull)
+
+
+@pytest.mark.parametrize(("down", "words"), [("node2\nnode2\n", "node2 was lost"), ("", "a node of node[1-2] was lost, or the job was killed there")])
+def test_the_lost_node_is_named_by_the_next_start(down, words, run, in_job, capsys, monkeypatch):
+    monkeypatch.setattr(job, "ask", lambda *argv: down)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
+    in_job("12")
+    job.begin(run, sys.executable)
+    job.begin(run, sys.executable)
+    told = f"attempt 1 ended without a word: {words}; training goes on from the last checkpoint"
+    assert capsys.readouterr().err == f"{told}\n"
+    assert read_json(run.status)["message"] == told

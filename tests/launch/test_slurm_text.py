@@ -11,7 +11,7 @@ from launch.slurm_text import (
     Accounted,
     Partition,
     Queued,
-    first_host,
+    expand_hosts,
     parse_gpus,
     parse_job_id,
     parse_records,
@@ -110,8 +110,16 @@ def test_a_partition_has_its_own_preemption():
 
 
 @pytest.mark.parametrize(
-    ("node_list", "host"),
-    [("node[1-3]", "node1"), ("node[01,07-09]", "node01"), ("gpu7,gpu9", "gpu7"), ("a", "a"), ("rack[2-3]n[4-5],x", "rack2n4"), ("", "")],
+    ("node_list", "hosts"),
+    [
+        ("node[1-3]", ["node1", "node2", "node3"]),
+        ("node[01,07-09]", ["node01", "node07", "node08", "node09"]),
+        ("gpu7,gpu9", ["gpu7", "gpu9"]),
+        ("a", ["a"]),
+        ("rack[2-3]n[4-5],x", ["rack2n4", "rack2n5", "rack3n4", "rack3n5", "x"]),
+        ("gpu[098-101].local", ["gpu098.local", "gpu099.local", "gpu100.local", "gpu101.local"]),
+        ("", []),
+    ],
 )
-def test_the_first_host_of_a_list(node_list, host):
-    assert first_host(node_list) == host
+def test_the_hosts_of_a_list(node_list, hosts):
+    assert expand_hosts(node_list) == hosts
