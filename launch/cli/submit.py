@@ -32,10 +32,10 @@ from launch.cli.planning import Target, make_plan, parse_target, plan_again, pla
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem
 from launch.config.load import load_experiment
 from launch.config.new_run import new_run_id
-from launch.config.run_dir import RunDir
+from launch.config.run_dir import RunDir, State
 from launch.config.strategy import load_strategy
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
@@ -43,10 +43,12 @@ from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with
 from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
 from launch.render_slurm import render_sbatch
 from launch.restarts import choose_restart
-from launch.runs import check_resumable
+from launch.runs import check_resumable, read_run
 from launch.save_time import find_save_time
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
 from launch.sweeps import combine
+
+_EXIT_CODES: dict[State, int] = {"completed": EXIT_DONE, "stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
 
 
 def submit(
@@ -70,7 +72,7 @@ def submit(
     launcher: LauncherName = "direct",
     run_dir: RunDirectory = None,
     run_root: RunRoot = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait for the job, and show its log.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for the job, show its log, and end as it did.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the script; write and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +101,9 @@ def submit(
         from launch.cli.logs import logs
 
         logs(str(plan.run.path), follow=True)
+        state = read_run(plan.run)
+        print(f"{state.state}{f': {state.note}' if state.note else ''}", file=sys.stderr)
+        raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "many_nodes": (FULL, {"nodes": 4}),
     "stock": (FULL, {"nodes": 4, "launcher": "accelerate"}),
     "pyxis": (FULL | {"container": Container(kind="pyxis", image="nvcr.io#nvidia/pytorch", mounts=["/shared:/shared"])}, {"nodes": 2}),
+    "stock_apptainer": (
+        FULL | {"container": Container(kind="apptainer", image="/shared/train.sif", mounts=["/shared"])},
+        {"nodes": 2, "launcher": "accelerate"},
+    ),
     "apptainer": (FULL | {"container": Container(kind="apptainer", image="/shared/train.sif", mounts=["/shared"])}, {"nodes": 2}),
 }
 
@@ -219,3 +223,24 @@ def test_a_folder_with_a_percent_sign_is_not_a_pattern(make_job):
     job = make_job({"cpus_per_node": 1})
     job = replace(job, home=Path("/runs/50%j"), plan=replace(job.plan, run=RunDir(Path("/runs/50%j"))))
     assert ("output", "/runs/50%%j/jobs/%j.log") in directives(job)
+
+
+@pytest.mark.parametrize(("trains", "is_requeued"), [(True, True), (False, False)])
+def test_stock_form_puts_back_only_what_has_trained(trains, is_requeued, make_job, tmp_path):
+    """`stopped` in status.json may be left of an attempt before: a job that dies before it trains would come back for ever."""
+    job = make_job({"cpus_per_node": 4}, launcher="accelerate")
+    run = tmp_path / "run"
+    (run / "attempts" / "0001").mkdir(parents=True)
+    status = run / "status.json"
+    status.write_text('{\n  "state": "stopped",\n  "cause": "preempted"\n}\n')
+    text = render_sbatch(job).replace(str(job.plan.run.path), str(run))
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    trained = f'sed -i \'s/stopped",/stopped", "attempt": 2,/\' {status}; exit 1' if trains else "exit 1"
+    for name, line in {"srun": trained, "scontrol": f"if [[ $1 == requeue ]]; then touch {tmp_path}/requeued; else echo node1; fi"}.items():
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    (tmp_path / "script").write_text(text)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node1"}
+    ended = subprocess.run(["bash", str(tmp_path / "script")], env=environment, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, (tmp_path / "requeued").exists()) == (0 if trains else 1, is_requeued), ended.stderr
