@@ -33,7 +33,7 @@ test: lint  ## Style, types and every test that needs no Slurm
 
 test-slurm: $(VENV)/.dev  ## The tests on a real Slurm of three nodes, booted here; installs Debian's packages; needs root
 	$(BIN)/python -m tests.cluster install
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m slurm tests/integration/slurm
 
 cluster: $(VENV)/.dev  ## A shell on a Slurm of three nodes, here, to try; needs root
 	$(BIN)/python -m tests.cluster install
