@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,10 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:
         console.say(warning)
-    console.say(f"resuming from {newest.name}" if newest else f"run directory {run.path}")
+    if newest:
+        console.say(f"resuming from {newest.name}")
+    elif not os.environ.get("FULLRANK_RUN_DIR"):  # whoever set it has said it
+        console.say(f"run directory {run.path}")
 
     facts = {"world_size": world.world_size, "precision": engine.precision, "attempt": attempt.number, "optimizer_steps": num_steps}
     return Training(
@@ -186,8 +190,10 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
     size = f"{'' if trained == total else f'{show_count(trained)} of '}{show_count(total)} parameters"
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
-    how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
-    return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
+    how = f"{engine.describe()} on {engine.device.type}, {engine.precision}"
+    if os.environ.get("FULLRANK_RUN_DIR"):  # the launcher has said device, precision and steps
+        return f"{engine.describe()}, {memory}, {batch} samples a step (micro x processes x accumulation)"
+    return f"{how}, {memory}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
 
 
 def describe_features(experiment: Experiment) -> str:
