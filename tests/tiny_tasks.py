@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
+from tests.tiny_pairs import tiny_pairs, tiny_t5
 from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
 from tests.tiny_texts import tiny_glue
@@ -53,6 +54,14 @@ def glue_stsb(folder: Path) -> Sections:
         },
         "optimizer": {"lr": 1e-2},  # answers that hardly differ would correlate by their last digits
         "evaluate": {"metric": "score", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def seq2seq(folder: Path) -> Sections:
+    return {
+        "model": tiny_t5(folder / "bert"),
+        "task": {"kind": "seq2seq", "max_length": 24, "max_target_length": 6},
+        "data": {"source": str(tiny_pairs(folder / "pairs.tsv", 61)), **CUT},
     }
 
 
@@ -103,6 +112,7 @@ TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
     "glue_stsb": TinyTask(glue_stsb),
+    "seq2seq": TinyTask(seq2seq),
     "speech_ctc": TinyTask(speech_ctc),
     "masked_lm": TinyTask(masked_lm),
     "causal_lm": TinyTask(causal_lm),

@@ -28,6 +28,7 @@ TASKS: dict[str, str] = {
     "ner": "trainers.tasks.ner",
     "image_classification": "trainers.tasks.image_classification",
     "autoencoder": "trainers.tasks.autoencoder",
+    "seq2seq": "trainers.tasks.seq2seq",
     "speech_ctc": "trainers.tasks.speech_ctc",
     "masked_lm": "trainers.tasks.masked_lm",
     "causal_lm": "trainers.tasks.causal_lm",

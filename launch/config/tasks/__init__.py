@@ -16,6 +16,7 @@ from launch.config.tasks.ner import Ner
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
+from launch.config.tasks.seq2seq import Seq2Seq
 from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
 from launch.config.tasks.text_regression import TextRegression
@@ -29,6 +30,7 @@ __all__ = [
     "OwnTask",
     "Pictures",
     "RecommenderAutoencoder",
+    "Seq2Seq",
     "SpeechCtc",
     "TaskOptions",
     "TaskSection",
@@ -37,7 +39,18 @@ __all__ = [
 ]
 
 TaskOptions = Annotated[
-    TextClassification | TextRegression | Glue | Ner | ImageClassification | Autoencoder | SpeechCtc | RecommenderAutoencoder | MaskedLm | CausalLm | OwnTask,
+    TextClassification
+    | TextRegression
+    | Glue
+    | Ner
+    | ImageClassification
+    | Autoencoder
+    | Seq2Seq
+    | SpeechCtc
+    | RecommenderAutoencoder
+    | MaskedLm
+    | CausalLm
+    | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""
