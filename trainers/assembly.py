@@ -26,8 +26,8 @@ from trainers.crash import CrashReport
 from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
-from trainers.hardware import choose_precision
 from trainers.feature_cache import FeatureTask, use_cached_features
+from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -39,6 +39,7 @@ from trainers.random_states import seed_random_states
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
+from trainers.thawing import all_thawed, plan_thawing
 from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
 from trainers.warm_up import fit_micro_batch, settle_reduction_order
@@ -89,10 +90,12 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
     num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
-    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
+    thawing = plan_thawing(model, experiment, engine, per_epoch, num_steps)
+    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer, thawing.names))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     average = build_average(engine, model, optimizer, experiment.train.ema_decay)
-    arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
+    with all_thawed(engine.unwrap(model), thawing):
+        arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
@@ -155,6 +158,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         progress=progress,
         total_steps=num_steps,
         steps_per_epoch=per_epoch,
+        micro_batch_size=arithmetic.micro_batch_size,
+        thawing=thawing,
         average=average,
     )
 
