@@ -11,7 +11,7 @@ from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
 from tests.tiny_pairs import tiny_pairs, tiny_t5
 from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
-from tests.tiny_texts import tiny_glue
+from tests.tiny_texts import tiny_glue, tiny_squad, tiny_tagged
 
 Sections = dict[str, Any]
 """Sections of an experiment (model, task, data and what else matters), beside those of `shared`."""
@@ -65,6 +65,26 @@ def seq2seq(folder: Path) -> Sections:
     }
 
 
+def ner(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "ner", "max_length": 16},
+        "data": {"source": str(tiny_tagged(folder / "tagged.conll", 61)), **CUT},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "f1", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def question_answering(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "question_answering", "max_length": 32, "stride": 8},
+        "data": {"source": str(tiny_squad(folder / "squad.json", 20)), "format": "squad", **CUT},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "f1", "mode": "max", "every": "4 steps", "batch_size": 2},
+    }
+
+
 def speech_ctc(folder: Path) -> Sections:
     return {
         "model": {"class": "trainers.architectures.speech_network:SpeechNetwork", "kwargs": {"width": 16, "num_recurrent": 1}, "dropout": 0.0},
@@ -112,6 +132,8 @@ TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
     "glue_stsb": TinyTask(glue_stsb),
+    "ner": TinyTask(ner),
+    "question_answering": TinyTask(question_answering),
     "seq2seq": TinyTask(seq2seq),
     "speech_ctc": TinyTask(speech_ctc),
     "masked_lm": TinyTask(masked_lm),

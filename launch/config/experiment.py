@@ -11,7 +11,7 @@ from launch.config.durations import Interval, TrainLength, Warmup, parse_duratio
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "image_folder", "idx", "cifar", "audio_folder"]
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "squad", "image_folder", "idx", "cifar", "audio_folder"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "text_regression": "trainers.tasks.text_regression",
     "glue": "trainers.tasks.glue",
     "ner": "trainers.tasks.ner",
+    "question_answering": "trainers.tasks.question_answering",
     "image_classification": "trainers.tasks.image_classification",
     "autoencoder": "trainers.tasks.autoencoder",
     "seq2seq": "trainers.tasks.seq2seq",

@@ -15,6 +15,7 @@ from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.ner import Ner
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
+from launch.config.tasks.question_answering import QuestionAnswering
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
 from launch.config.tasks.seq2seq import Seq2Seq
 from launch.config.tasks.speech_ctc import SpeechCtc
@@ -29,6 +30,7 @@ __all__ = [
     "Ner",
     "OwnTask",
     "Pictures",
+    "QuestionAnswering",
     "RecommenderAutoencoder",
     "Seq2Seq",
     "SpeechCtc",
@@ -43,6 +45,7 @@ TaskOptions = Annotated[
     | TextRegression
     | Glue
     | Ner
+    | QuestionAnswering
     | ImageClassification
     | Autoencoder
     | Seq2Seq
