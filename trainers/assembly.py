@@ -22,6 +22,7 @@ from trainers.averaging import build_average
 from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
+from trainers.cpu_dropout import use_cpu_dropout
 from trainers.crash import CrashReport
 from trainers.engine import Engine
 from trainers.engines import build_engine
@@ -169,6 +170,7 @@ def build_model(task: Task, experiment: Experiment) -> nn.Module:
     model = task.build_model()
     if experiment.model.lora is not None:
         model = add_adapters(model, experiment.model.lora, experiment.seed)
+    use_cpu_dropout(model)
     freeze_parameters(model, experiment.model.freeze)
     if experiment.model.compile:
         model.compile()
