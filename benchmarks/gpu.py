@@ -111,23 +111,25 @@ def measure(options: argparse.Namespace) -> Result:
         return Result(problem="no CUDA GPU: --tiny runs on a CPU")
     torch.manual_seed(0)
     model, samples = build_model(options.work, options.tiny), Samples(options.work, work)
-    clock = Clock(options.seconds, work.batch_size)
-    train = {"fullrank": train_fullrank, "HF Trainer": train_stock, "plain loop": train_plain}[options.contender]
-    loss = train(model, samples, work, clock)
+    clock, loss = Clock(options.seconds, work.batch_size), 0.0
+    if options.contender == "HF Trainer":
+        loss = train_stock(model, samples, work, clock)
+    else:
+        take_steps = {"fullrank": fullrank_steps, "plain loop": plain_steps}[options.contender]
+        for last in take_steps(model, samples, work):
+            if clock.is_over():
+                loss = float(last)
+                break
     is_cuda = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() / 2**30 if is_cuda else 0.0
     return Result(clock.rate, peak, clock.steps, torch.cuda.get_device_name() if is_cuda else "CPU", loss)
 
 
 class Clock:
-    """Counts steps and time after a warm-up; waits for the GPU at both ends only.
+    """Counts steps and time after a warm-up; waits for the GPU at both ends only."""
 
-    Args:
-        num_steps: where several ranks must end after the same step, instead of `seconds`.
-    """
-
-    def __init__(self, seconds: float, batch_size: int, warm_up: int = 10, num_steps: int | None = None) -> None:
-        self.seconds, self.batch_size, self.warm_up, self.num_steps = seconds, batch_size, warm_up, num_steps
+    def __init__(self, seconds: float, batch_size: int, warm_up: int = 10) -> None:
+        self.seconds, self.batch_size, self.warm_up = seconds, batch_size, warm_up
         self.seen = self.steps = 0
         self.rate = 0.0
 
@@ -135,19 +137,14 @@ class Clock:
         """Call it after each step; returns whether the time is up."""
         self.seen += 1
         if self.seen == self.warm_up:
-            _wait_for_gpu()
+            wait_for_gpu()
             self._started = time.perf_counter()
-        if self.seen <= self.warm_up or not self._has_enough():
+        if self.seen <= self.warm_up or time.perf_counter() - self._started < self.seconds:
             return False
-        _wait_for_gpu()
+        wait_for_gpu()
         self.steps = self.seen - self.warm_up
         self.rate = self.steps * self.batch_size / (time.perf_counter() - self._started)
         return True
-
-    def _has_enough(self) -> bool:
-        if self.num_steps is not None:
-            return self.seen - self.warm_up >= self.num_steps
-        return time.perf_counter() - self._started >= self.seconds
 
 
 class Samples:
@@ -190,8 +187,8 @@ def build_model(kind: str, tiny: bool) -> Any:
     return ResNetForImageClassification(ResNetConfig(num_labels=NUM_CLASSES, **(small if tiny else {})))
 
 
-def train_plain(model: Any, samples: Samples, work: Work, clock: Clock) -> float:
-    """Trains with what a person would write by hand; returns the last loss."""
+def plain_steps(model: Any, samples: Samples, work: Work) -> Iterator[Any]:
+    """Trains with what a person would write by hand, under DDP if there is a process group; yields each step's loss."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -208,9 +205,7 @@ def train_plain(model: Any, samples: Samples, work: Work, clock: Clock) -> float
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if clock.is_over():
-            break
-    return float(loss)
+        yield loss.detach()
 
 
 def train_stock(model: Any, samples: Samples, work: Work, clock: Clock) -> float:
@@ -241,8 +236,8 @@ def train_stock(model: Any, samples: Samples, work: Work, clock: Clock) -> float
     return float(next((record["loss"] for record in reversed(trainer.state.log_history) if "loss" in record), 0.0))
 
 
-def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strategy_file: str | None = None) -> float:
-    """Trains with fullrank's engine, loader and step, as `fullrank run` drives them; returns the last loss. Every rank must call this."""
+def fullrank_steps(model: Any, samples: Samples, work: Work, strategy_file: str | None = None) -> Iterator[Any]:
+    """Trains with fullrank's engine, loader and step, as `fullrank run` drives them; yields each step's loss. Every rank must call this."""
     sys.path.insert(0, str(ROOT))
     import torch
 
@@ -288,13 +283,10 @@ def train_fullrank(model: Any, samples: Samples, work: Work, clock: Clock, strat
         progress=SimpleNamespace(step=0),
     )
     steps = RankSteps(10**5, arithmetic, rank=world.rank, seed=0, first_step=0, total_steps=10**5, lengths=None)
-    result: Any = None
     for batches in build_step_loader(samples, collate, steps, NUM_WORKERS, pin_memory=engine.device.type == "cuda"):
         result = train_step(training, batches)
         training.progress.step += 1
-        if clock.is_over():
-            break
-    return float(result.loss_sum) / result.global_count
+        yield result.loss_sum / result.global_count
 
 
 class _Task:
@@ -335,7 +327,8 @@ def _rows(results: dict[tuple[str, str], Result], works: dict[str, Work], device
         yield f"| {work.model} | {contender} | {result.samples_per_second:,.1f} | {tokens} | {mfu} | {memory} | {result.steps} |"
 
 
-def _wait_for_gpu() -> None:
+def wait_for_gpu() -> None:
+    """Returns when the GPU, if there is one, has done what it was given."""
     import torch
 
     if torch.cuda.is_available():

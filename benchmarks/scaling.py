@@ -1,10 +1,12 @@
 """Samples/s a process and efficiency for 1, 2, 4, ... processes: fullrank's step beside raw DistributedDataParallel.
 
-    python benchmarks/scaling.py [--processes 1,2,4] [--work bert|resnet] [--strategy FILE] [--tiny]
+    python benchmarks/scaling.py [--processes 1,2,4] [--work bert|resnet] [--strategy FILE] [--tiny] [--rounds 9] [--steps 10]
     srun ... torchrun --nnodes N --nproc-per-node 8 ... benchmarks/scaling.py     # a cluster: one line for the processes there are
 
-Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data of benchmarks/gpu.py; on a CPU
-the processes share the cores, so efficiency there says what cores there are, and only the two columns beside one another say something.
+Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data of benchmarks/gpu.py. Both
+contenders live in the same processes and take turns of a few steps; rates are of the slowest rank, the median of the rounds, and the quotient is
+the median of the rounds' quotients. Processor time a step is counted too: on a CPU that others use as well it is the steadier of the two, and the
+efficiency there says what cores there are.
 """
 
 from __future__ import annotations
@@ -16,54 +18,79 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gpu import TINY, WORKS, Clock, Samples, build_model, train_fullrank, train_plain
+from gpu import TINY, WORKS, Samples, build_model, fullrank_steps, plain_steps, wait_for_gpu
 
-CONTENDERS = ("raw DDP", "fullrank")
+CONTENDERS = ("fullrank", "raw DDP")
+Rounds = dict[str, list[tuple[float, float]]]
+"""Contender -> for each round (samples/s of the slowest rank, processor seconds a step of all ranks)."""
 
 
 def main() -> None:
-    """Prints one table; as a rank it measures the contenders among the ranks there are."""
+    """Prints one table; as a rank it measures among the ranks there are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", default="1,2,4", help="numbers of processes on this machine")
     parser.add_argument("--work", choices=tuple(WORKS), default="bert")
     parser.add_argument("--strategy", help="Accelerate file for the fullrank column; default: DDP")
-    parser.add_argument("--steps", type=int, default=50, help="measured optimizer steps, after 10 of warm-up")
-    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a turn")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each; one more is a warm-up")
     parser.add_argument("--tiny", action="store_true", help="a small model")
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "WORLD_SIZE" in os.environ:
         measure_as_rank(options)
         return
-    print("| processes | " + " | ".join(f"{name}, samples/s a process | efficiency" for name in CONTENDERS) + " | fullrank / raw DDP |")
-    print("|---:|" + "---:|---:|" * len(CONTENDERS) + "---:|")
+    print("| processes | raw DDP, samples/s a process | efficiency | fullrank | efficiency | fullrank / raw DDP | the same in processor time |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     alone: dict[str, float] = {}
     for count in (int(text) for text in options.processes.split(",")):
-        rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-        for _ in range(options.rounds):  # interleaved, so that both see the same machine
-            for name in CONTENDERS:
-                rates[name].append(start_ranks(count, name, options))
-        medians = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
-        alone = alone or medians
-        cells = " | ".join(f"{medians[name]:,.1f} | {medians[name] / alone[name]:.2f}" for name in CONTENDERS)
-        print(f"| {count} | {cells} | {medians['fullrank'] / medians['raw DDP']:.3f} |", flush=True)
+        rounds = start_ranks(count, options)
+        alone = alone or {name: rate_of(rounds, name) for name in CONTENDERS}
+        print(f"| {row(count, rounds, alone)} |", flush=True)
 
 
-def start_ranks(count: int, contender: str, options: argparse.Namespace) -> float:
-    """Returns the samples/s of the slowest of `count` processes on this machine.
+def row(count: int, rounds: Rounds, alone: dict[str, float]) -> str:
+    """Returns the cells of one line."""
+    rates = {name: rate_of(rounds, name) for name in CONTENDERS}
+    cells = [f"{rates[name]:,.1f} | {rates[name] / alone[name]:.2f}" for name in ("raw DDP", "fullrank")]
+    pairs = list(zip(rounds["fullrank"], rounds["raw DDP"], strict=True))
+    return " | ".join(
+        [str(count), *cells, f"{median(mine[0] / raw[0] for mine, raw in pairs):.3f}", f"{median(mine[1] / raw[1] for mine, raw in pairs):.3f}"]
+    )
 
-    Exits with a rank's last line if one fails.
+
+def rate_of(rounds: Rounds, name: str) -> float:
+    return median(rate for rate, _ in rounds[name])
+
+
+def start_ranks(count: int, options: argparse.Namespace) -> Rounds:
+    """Returns what `count` processes on this machine measure.
+
+    Exits with a rank's last lines if one fails.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "rate.json"
-        argv = [sys.executable, __file__, "--contender", contender, "--work", options.work, "--steps", str(options.steps), "--result", str(result)]
+        result = Path(scratch) / "rounds.json"
+        argv = [
+            sys.executable,
+            __file__,
+            "--work",
+            options.work,
+            "--steps",
+            str(options.steps),
+            "--rounds",
+            str(options.rounds),
+            "--result",
+            str(result),
+        ]
         argv += (["--tiny"] if options.tiny else []) + (["--strategy", options.strategy] if options.strategy else [])
         common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
@@ -73,37 +100,54 @@ def start_ranks(count: int, contender: str, options: argparse.Namespace) -> floa
         ]
         errors = [rank.communicate()[1] for rank in ranks]
         if not result.is_file() or any(rank.returncode for rank in ranks):
-            sys.exit(f"{contender} with {count} processes failed:\n" + "\n".join(error.strip()[-2000:] for error in errors))
-        return float(json.loads(result.read_text(encoding="utf-8")))
+            sys.exit(f"{count} processes failed:\n" + "\n".join(error.strip()[-2000:] for error in errors))
+        return {name: [(rate, seconds) for rate, seconds in rounds] for name, rounds in json.loads(result.read_text(encoding="utf-8")).items()}
 
 
 def measure_as_rank(options: argparse.Namespace) -> None:
-    """Measures among the ranks that a launcher started; rank 0 prints, or writes, the slowest rank's samples/s. Every rank must call this."""
+    """Measures among the ranks that a launcher started; rank 0 prints, or writes, what came out. Every rank must call this."""
     import torch
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    work, is_cuda = (TINY if options.tiny else WORKS)[options.work], torch.cuda.is_available()
-    for contender in [options.contender] if options.contender else CONTENDERS:
+    work = (TINY if options.tiny else WORKS)[options.work]
+    samples, trained = Samples(options.work, work), dict[str, Iterator[Any]]()
+    for name in CONTENDERS:  # fullrank first: it opens the process group, and DDP uses it
         torch.manual_seed(0)
-        model, samples = build_model(options.work, options.tiny), Samples(options.work, work)
-        clock = Clock(0.0, work.batch_size, num_steps=options.steps)
-        if contender == "raw DDP":
-            if is_cuda:
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            if world > 1:
-                torch.distributed.init_process_group("nccl" if is_cuda else "gloo")
-            train_plain(model, samples, work, clock)
-        else:
-            train_fullrank(model, samples, work, clock, options.strategy)
-        slowest = torch.tensor(clock.rate, device="cuda" if is_cuda else "cpu")
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(slowest, torch.distributed.ReduceOp.MIN)
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-        if rank == 0 and options.result:
-            options.result.write_text(json.dumps(float(slowest)), encoding="utf-8")
-        elif rank == 0:
-            print(f"{world} processes, {contender}: {float(slowest):,.1f} samples/s a process", flush=True)
+        model = build_model(options.work, options.tiny)
+        trained[name] = fullrank_steps(model, samples, work, options.strategy) if name == "fullrank" else plain_steps(model, samples, work)
+        next(trained[name])
+    rounds: Rounds = {name: [] for name in CONTENDERS}
+    for number in range(options.rounds + 1):
+        for name in CONTENDERS if number % 2 else reversed(CONTENDERS):
+            turn = take_turn(trained[name], options.steps, work.batch_size)
+            if number:
+                rounds[name].append(turn)
+    if options.result and int(os.environ["RANK"]) == 0:
+        options.result.write_text(json.dumps(rounds), encoding="utf-8")
+    elif int(os.environ["RANK"]) == 0:
+        print(f"| {row(int(os.environ['WORLD_SIZE']), rounds, {name: rate_of(rounds, name) for name in CONTENDERS})} |", flush=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def take_turn(steps: Iterator[Any], num_steps: int, batch_size: int) -> tuple[float, float]:
+    """Returns the samples/s of the slowest rank in the next steps, and the processor seconds a step of all ranks. Every rank must call this."""
+    import torch
+
+    is_spread = torch.distributed.is_initialized()
+    if is_spread:
+        torch.distributed.barrier()
+    wait_for_gpu()
+    started, worked = time.perf_counter(), time.process_time()
+    for _ in range(num_steps):
+        next(steps)
+    wait_for_gpu()
+    figures = torch.tensor([num_steps * batch_size / (time.perf_counter() - started), (time.process_time() - worked) / num_steps])
+    figures = figures.to("cuda" if torch.cuda.is_available() else "cpu")
+    if is_spread:
+        torch.distributed.all_reduce(figures[:1], torch.distributed.ReduceOp.MIN)
+        torch.distributed.all_reduce(figures[1:])
+    return float(figures[0]), float(figures[1])
 
 
 if __name__ == "__main__":

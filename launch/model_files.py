@@ -17,7 +17,7 @@ from launch.torchvision_sizes import torchvision_size
 def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | UnknownSize:
     """Returns how large the experiment's model is, by the files that are here, a table, or torch; reads headers, never weights."""
     num_labels = len(getattr(experiment.task, "label_names", None) or ()) or None
-    frozen = experiment.model.freeze
+    frozen = [] if experiment.train.unfreeze_at else experiment.model.freeze  # what thaws later must fit then
     if isinstance(source, TorchvisionModel):
         size = torchvision_size(source.name, num_labels, frozen)
         return size if isinstance(size, ModelSize) else count_with_torch("torchvision", source.name, num_labels, frozen)

@@ -36,7 +36,7 @@ def train_all(experiment: Path, folder: Path) -> dict[str, Any]:
     for run, num_processes, code in ((one, 1, 0), (two, 2, 0), (stopped, 2, 75), (stopped, 2, 0)):
         logs = folder / "logs" / f"{run.name}-{code}"
         ranks = start(["--config", str(experiment), "--run-dir", str(run)], num_processes, logs, _stop_later if code else None)
-        if wait(ranks, timeout_s=120) != [code] * num_processes:
+        if wait(ranks, timeout_s=240) != [code] * num_processes:
             return {"failed": "\n".join(path.read_text() for path in sorted(logs.iterdir()))}
     return {"differences": differences(two, stopped), "one": read_records(one), "two": read_records(two)}
 

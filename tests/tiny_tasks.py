@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
+from tests.tiny_pairs import tiny_pairs, tiny_t5
 from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
-from tests.tiny_texts import tiny_glue
+from tests.tiny_texts import tiny_glue, tiny_squad, tiny_tagged
 
 Sections = dict[str, Any]
 """Sections of an experiment (model, task, data and what else matters), beside those of `shared`."""
@@ -53,6 +54,34 @@ def glue_stsb(folder: Path) -> Sections:
         },
         "optimizer": {"lr": 1e-2},  # answers that hardly differ would correlate by their last digits
         "evaluate": {"metric": "score", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def seq2seq(folder: Path) -> Sections:
+    return {
+        "model": tiny_t5(folder / "bert"),
+        "task": {"kind": "seq2seq", "max_length": 24, "max_target_length": 6},
+        "data": {"source": str(tiny_pairs(folder / "pairs.tsv", 61)), **CUT},
+    }
+
+
+def ner(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "ner", "max_length": 16},
+        "data": {"source": str(tiny_tagged(folder / "tagged.conll", 61)), **CUT},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "f1", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def question_answering(folder: Path) -> Sections:
+    return {
+        "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
+        "task": {"kind": "question_answering", "max_length": 32, "stride": 8},
+        "data": {"source": str(tiny_squad(folder / "squad.json", 20)), "format": "squad", **CUT},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "f1", "mode": "max", "every": "4 steps", "batch_size": 2},
     }
 
 
@@ -103,6 +132,9 @@ TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
     "glue_stsb": TinyTask(glue_stsb),
+    "ner": TinyTask(ner),
+    "question_answering": TinyTask(question_answering),
+    "seq2seq": TinyTask(seq2seq),
     "speech_ctc": TinyTask(speech_ctc),
     "masked_lm": TinyTask(masked_lm),
     "causal_lm": TinyTask(causal_lm),

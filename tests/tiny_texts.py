@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -44,3 +45,36 @@ def _glue_rows(name: GlueName, num_rows: int, seed: int) -> list[str]:
         values = dict(zip(texts, words, strict=True)) | {label: target}
         rows.append("\t".join(values.get(column, "x") for column in _GLUE_HEADERS[name] or _COLA_COLUMNS))
     return rows
+
+
+def tiny_tagged(path: Path, num_sentences: int, seed: int = 0) -> Path:
+    """Writes words and their tags, a line each: good words are of the type praise, bad ones of the type blame; returns the file."""
+    source, lines = random.Random(seed), list[str]()
+    for _ in range(num_sentences):
+        for _ in range(source.randint(2, 4)):
+            lines += [f"{word}\tO" for word in source.choices(NEUTRAL, k=source.randint(1, 3))]
+            words, kind = source.choice(((GOOD, "praise"), (BAD, "blame")))
+            lines += [f"{word}\t{'I' if number else 'B'}-{kind}" for number, word in enumerate(source.choices(words, k=source.randint(1, 2)))]
+        lines.append("")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def tiny_squad(path: Path, num_articles: int, seed: int = 0) -> Path:
+    """Writes a SQuAD file, two paragraphs of 20 to 70 words an article, a question each: the answer is the only good words; returns the file."""
+    source = random.Random(seed)
+    articles = []
+    for number in range(num_articles):
+        paragraphs = []
+        for part in range(2):
+            words, answer = source.choices(NEUTRAL, k=source.randint(20, 70)), " ".join(source.choices(GOOD, k=source.randint(1, 2)))
+            place = source.randrange(len(words))
+            start = len(" ".join(words[:place])) + (place > 0)
+            context = " ".join([*words[:place], answer, *words[place:]])
+            asked = {"id": f"{number}-{part}", "question": "what is it", "answers": [{"text": answer, "answer_start": start}]}
+            paragraphs.append({"context": context, "qas": [asked]})
+        articles.append({"title": f"article {number}", "paragraphs": paragraphs})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": "1.1", "data": articles}), encoding="utf-8")
+    return path

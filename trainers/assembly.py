@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,13 @@ from trainers.averaging import build_average
 from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.console import Console
+from trainers.cpu_dropout import use_cpu_dropout
 from trainers.crash import CrashReport
 from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
-from trainers.hardware import choose_precision
 from trainers.feature_cache import FeatureTask, use_cached_features
+from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -38,6 +40,7 @@ from trainers.random_states import seed_random_states
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
+from trainers.thawing import all_thawed, plan_thawing
 from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
 from trainers.warm_up import fit_micro_batch, settle_reduction_order
@@ -88,10 +91,12 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
     num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
-    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer))
+    thawing = plan_thawing(model, experiment, engine, per_epoch, num_steps)
+    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer, thawing.names))
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     average = build_average(engine, model, optimizer, experiment.train.ema_decay)
-    arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
+    with all_thawed(engine.unwrap(model), thawing):
+        arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
@@ -116,7 +121,10 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:
         console.say(warning)
-    console.say(f"resuming from {newest.name}" if newest else f"run directory {run.path}")
+    if newest:
+        console.say(f"resuming from {newest.name}")
+    elif not os.environ.get("FULLRANK_RUN_DIR"):  # whoever set it has said it
+        console.say(f"run directory {run.path}")
 
     facts = {"world_size": world.world_size, "precision": engine.precision, "attempt": attempt.number, "optimizer_steps": num_steps}
     return Training(
@@ -151,6 +159,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         progress=progress,
         total_steps=num_steps,
         steps_per_epoch=per_epoch,
+        micro_batch_size=arithmetic.micro_batch_size,
+        thawing=thawing,
         average=average,
     )
 
@@ -160,6 +170,7 @@ def build_model(task: Task, experiment: Experiment) -> nn.Module:
     model = task.build_model()
     if experiment.model.lora is not None:
         model = add_adapters(model, experiment.model.lora, experiment.seed)
+    use_cpu_dropout(model)
     freeze_parameters(model, experiment.model.freeze)
     if experiment.model.compile:
         model.compile()
@@ -186,8 +197,10 @@ def describe(engine: Engine, num_parameters: tuple[int, int], held_bytes: int, a
     batch = f"{arithmetic.global_batch_size} = {arithmetic.micro_batch_size} x {engine.world.world_size} x {arithmetic.gradient_accumulation_steps}"
     size = f"{'' if trained == total else f'{show_count(trained)} of '}{show_count(total)} parameters"
     memory = f"{size} ({held_bytes / 1e6:.3g} MB a rank)"
-    how = f"{engine.describe()} on {engine.device.type}, {engine.precision}, {memory}"
-    return f"{how}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
+    how = f"{engine.describe()} on {engine.device.type}, {engine.precision}"
+    if os.environ.get("FULLRANK_RUN_DIR"):  # the launcher has said device, precision and steps
+        return f"{engine.describe()}, {memory}, {batch} samples a step (micro x processes x accumulation)"
+    return f"{how}, {memory}, {num_steps} steps of {batch} samples (micro x processes x accumulation)"
 
 
 def describe_features(experiment: Experiment) -> str:

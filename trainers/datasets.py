@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
 from launch.config.sources import HubName
-from trainers.columns import ArrowColumn
+from trainers.columns import ArrowColumn, Indices
 from trainers.readers import READERS_BY_ENDING, read_file
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
@@ -41,12 +41,15 @@ def load_splits(data: Data, fields: Fields, bad_rows: BadRows) -> dict[str, Spli
     return splits
 
 
-def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Split]:
+def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = None) -> dict[str, Split]:
     """Returns the splits after the fractions have been cut from train and each has been limited.
 
     A permutation of train's rows decides: its first part is validation, the next is test, and of the rest as many stay train as
     data.train_fraction says (a smaller share is part of a larger one); each part keeps the order of the source. It comes from numpy's
     RandomState, whose numbers are frozen for good (NEP 19), so the parts are disjoint and the same everywhere.
+
+    Args:
+        by: column of what must not be torn apart (an article, a speaker): its values are divided, and the rows follow.
 
     Raises:
         ConfigError: a split without samples.
@@ -57,14 +60,19 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Spli
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}
     if any(fractions.values()) or data.train_fraction is not None:
         train = divided["train"]
-        order, start = np.random.RandomState(seed).permutation(len(train)), 0
+        units = None if by is None else _units(train, by)
+        order, start = np.random.RandomState(seed).permutation(len(train if units is None else units)), 0
+
+        def rows(part: Indices) -> Split:
+            return train.select(np.sort(part if units is None else np.concatenate([np.empty(0, np.int64), *(units[number] for number in part)])))
+
         for name, fraction in fractions.items():
             if fraction is not None:
-                end = start + round(fraction * len(train))
-                divided[name] = train.select(np.sort(order[start:end]))
+                end = start + round(fraction * len(order))
+                divided[name] = rows(order[start:end])
                 start = end
         end = len(order) if data.train_fraction is None else start + round(data.train_fraction * (len(order) - start))
-        divided["train"] = train.select(np.sort(order[start:end]))
+        divided["train"] = rows(order[start:end])
     for name, split in divided.items():
         if not len(split):
             fraction = (fractions | {"train": data.train_fraction}).get(name)
@@ -73,6 +81,16 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int) -> dict[str, Spli
     if data.limit is not None:
         divided = {name: split.select(np.arange(min(data.limit, len(split)))) for name, split in divided.items()}
     return {name: divided[name] for name in ("train", "validation", "test") if name in divided}
+
+
+def _units(train: Split, by: str) -> list[Indices]:
+    """Returns the rows of each value in the column `by`."""
+    import numpy as np
+
+    members: dict[object, list[int]] = {}
+    for index, value in enumerate(train.columns[by]):
+        members.setdefault(value, []).append(index)
+    return [np.array(rows) for rows in members.values()]
 
 
 def _read_single_file(path: Path, data: Data, wanted: Mapping[str, str], fields: Fields, bad_rows: BadRows) -> dict[str, Split]:

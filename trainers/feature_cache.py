@@ -143,6 +143,8 @@ def _reason_against(task: Task, model: nn.Module, experiment: Experiment) -> str
         return f"not known of {experiment.task.kind} whether its loss needs more than logits and labels"
     if getattr(experiment.task, "is_random", False):
         return "training sees each sample changed at random (task.flip, crop, augment)"
+    if experiment.train.unfreeze_at:
+        return "the body thaws (train.unfreeze_at)"
     if experiment.model.lora is not None:
         return "adapters are trained inside the body (model.lora)"
     if experiment.model.compile:

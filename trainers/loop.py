@@ -28,6 +28,7 @@ from trainers.profiling import NoProfiler
 from trainers.sampler import samples_in_step
 from trainers.stopping import StopAgreed, StopRequests, agreed_cause
 from trainers.tasks import Task
+from trainers.thawing import Thawing, thaw_due
 from trainers.trackers import Trackers
 
 
@@ -65,7 +66,9 @@ class Training:
     progress: Progress
     total_steps: int
     steps_per_epoch: int
+    micro_batch_size: int
     average: NoAverage = NO_AVERAGE
+    thawing: Thawing = field(default_factory=Thawing)
     profiler: NoProfiler = field(default_factory=NoProfiler)
     throughput: Throughput = field(default_factory=Throughput)
 
@@ -124,6 +127,7 @@ def take_steps(training: Training) -> None:
     if training.owes_evaluation and evaluate_now(training):
         save(training)
     for batches in training.profiler.steps(training.steps, progress.step) if not has_no_gain(training) else ():
+        thaw_due(training)
         result = train_step(training, batches)
         training.average.update()
         progress.step += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -54,16 +54,22 @@ def set_training_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def build_optimizer(model: nn.Module, options: config.Optimizer) -> Optimizer:
-    """Returns the optimizer over the trainable parameters; biases and normalisation weights are not decayed."""
-    groups = parameter_groups(model, options.lr, options.weight_decay, options.layer_decay)
+def build_optimizer(model: nn.Module, options: config.Optimizer, thawed: Collection[str] = ()) -> Optimizer:
+    """Returns the optimizer over the parameters that are trained, and those that will be; biases and normalisation weights are not decayed.
+
+    Args:
+        thawed: names of parameters that are frozen now (train.unfreeze_at); without a gradient, a step leaves them as they are.
+    """
+    groups = parameter_groups(model, options.lr, options.weight_decay, options.layer_decay, thawed)
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_decay: float | None) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float | None, thawed: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Returns groups of parameters by (learning rate, weight decay), in the order of the model.
 
     With layer decay a parameter d layers below the head has `lr * layer_decay ** d` (ULMFiT, arXiv:1801.06146, section 3.2).
@@ -71,7 +77,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_dec
     num_layers = 1 + max((int(match[1]) for name, _ in model.named_parameters() if (match := _LAYER.search(name))), default=-1)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and name not in thawed:
             continue
         depth = _depth_below_head(name, num_layers) if layer_decay else 0
         key = (lr * (layer_decay or 1.0) ** depth, weight_decay if parameter.ndim > 1 else 0.0)

@@ -1,4 +1,4 @@
-"""Reads one file into rows: csv, tsv, jsonl, parquet."""
+"""Reads one file into rows: csv, tsv, jsonl, parquet, text; CoNLL's and SQuAD's own layouts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from launch.config.experiment import Data
 from trainers.columns import ArrowColumn, store_batches, store_rows
 from trainers.conll import read_conll
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
+from trainers.squad_files import read_squad
 from trainers.text_files import is_text, open_text
 
 MAX_FIELD_CHARS = 2**27
@@ -153,6 +154,7 @@ READERS: dict[str, Callable[[Path, Data, Fields, BadRows], Split]] = {
     "parquet": _read_parquet,
     "text": _read_text,
     "conll": read_conll,
+    "squad": read_squad,
 }
 
 

@@ -78,8 +78,10 @@ def find_misfit(weights: SavedWeights, module: nn.Module) -> str | None:
 
 def refuse_other_optimizer(saved: OptimizerState, model: nn.Module, optimizer: Any, path: Path) -> None:
     """Raises StateError where a saved state is of another optimizer, or of parameters that are not trained here."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    own, foreign = optimizer.param_groups, next((name for name in saved["state"] if name not in trained), None)
+    own = optimizer.param_groups
+    held = {id(parameter) for group in own for parameter in group["params"]}  # also what is frozen now and thaws later
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad or id(parameter) in held}
+    foreign = next((name for name in saved["state"] if name not in trained), None)
     if foreign or len(saved["groups"]) != len(own):
         what = f"of {foreign}, which is not trained here" if foreign else f"in {len(saved['groups'])} groups of parameters, and here are {len(own)}"
         raise StateError(

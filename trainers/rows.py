@@ -28,6 +28,7 @@ class Split:
         rows: line of each row in the file, from 1; or its index in the split of a data set, from 0.
         is_text_file: whether `rows` are lines.
         class_names: column -> names of its classes, where the source says so (the hub's ClassLabel).
+        places: where each row stands in the file, in words, where no number says it.
     """
 
     columns: Mapping[str, Sequence[Any]]
@@ -35,18 +36,22 @@ class Split:
     rows: Sequence[int]
     is_text_file: bool
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    places: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def place(self, index: int) -> str:
-        """Returns where a row stands: `train.tsv:12`, or `glue, split train, row 12`."""
+        """Returns where a row stands: `train.tsv:12`, `train.json: data[0].paragraphs[1].qas[2]`, or `glue, split train, row 12`."""
+        if self.places is not None:
+            return f"{self.origin}: {self.places[index]}"
         return f"{self.origin}:{self.rows[index]}" if self.is_text_file else f"{self.origin}, row {self.rows[index]}"
 
     def select(self, indices: Indices) -> Split:
         """Returns the split with these rows alone, in this order; copies no values."""
         columns = {name: select(values, indices) for name, values in self.columns.items()}
-        return replace(self, columns=columns, rows=select(self.rows, indices))
+        places = None if self.places is None else select(self.places, indices)
+        return replace(self, columns=columns, rows=select(self.rows, indices), places=places)
 
 
 class BadRows:

@@ -11,7 +11,7 @@ from launch.config.durations import Interval, TrainLength, Warmup, parse_duratio
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "image_folder", "idx", "cifar", "audio_folder"]
+DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "squad", "image_folder", "idx", "cifar", "audio_folder"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -138,6 +138,11 @@ class Train(Section):
     )
     group_by_length: bool = Field(True, description="Put samples of similar length into one batch; less padding, same for every world size.")
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Largest norm of the whole gradient. null: no clipping.")
+    unfreeze_at: dict[Interval, Annotated[list[str], Field(min_length=1)]] = Field(
+        {},
+        description="When parts that model.freeze froze begin to be trained, as patterns of parameter names: {1 epoch: ['encoder.layer.1*'], "
+        "2 epochs: ['*']}.",
+    )
     memory_check: Literal["refuse", "warn"] = Field(
         "refuse", description="What becomes of a training that does not fit into a device's memory, by the estimate. warn: it starts all the same."
     )

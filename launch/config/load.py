@@ -247,7 +247,11 @@ def _located(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[K
     parent: type[BaseModel] | None = None
     current: type[BaseModel] | None = model
     branches: list[type[BaseModel]] = []
+    is_named = False
     for index, part in enumerate(location):
+        if is_named:  # this step is the name of a block in a mapping of blocks
+            key, is_named = (*key, part), False
+            continue
         if branches:  # this step is the tag that chooses one of them
             current, branches = next(one for one in branches if part in get_args(one.model_fields["kind"].annotation)), []
             continue
@@ -259,6 +263,7 @@ def _located(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[K
         info = fields_of(current).get(str(part))
         models = blocks_of(info) if info else []
         current, branches = (models[0] if len(models) == 1 else None), (models if len(models) > 1 else [])
+        is_named = bool(models) and info is not None and get_origin(info.annotation) is dict
         if info is None and index + 1 < len(location):
             break
     return key, parent

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from tests.ranks import TIMEOUT_S, read_records, start_ranks
+from tests.forked_ranks import fork_ranks
+from tests.ranks import TIMEOUT_S, read_records
 from tests.tiny_pictures import tiny_folder
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,7 @@ def test_cached_features_give_the_same_losses_on_any_number_of_ranks_and_are_com
         for name in names:
             num_processes, *overrides = runs[name]
             words = ["--config", str(experiment), "--run-dir", str(tmp_path / name), *overrides]
-            started[name] = start_ranks(words, num_processes, FULLRANK_CACHE=str(cache))
+            started[name] = fork_ranks(words, num_processes, FULLRANK_CACHE=str(cache))
         for name, ranks in started.items():
             results = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
             assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(results)
@@ -62,4 +63,4 @@ def test_cached_features_give_the_same_losses_on_any_number_of_ranks_and_are_com
 def model_of(run: Path) -> dict[str, tuple[int, ...]]:
     """Returns name -> shape of every tensor that a run saved."""
     with safe_open(run / "model" / "model.safetensors", "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118: no mapping
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)

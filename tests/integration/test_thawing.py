@@ -10,7 +10,7 @@ import torch
 
 from tests.engines import write_strategies
 from tests.rank_thawing import OPTIONS, draw
-from tests.ranks import ROOT, start_ranks
+from tests.ranks import ROOT, TIMEOUT_S, start_ranks
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 def weights_after_each_step(folder: Path, strategy: str, num_ranks: int) -> list[list[list[float]]]:
     result = folder / f"{strategy}-{num_ranks}.json"
     ranks = start_ranks([str(folder / f"{strategy}.yaml"), str(result)], num_ranks, program=[str(ROOT / "tests" / "rank_thawing.py")])
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)
     return json.loads(result.read_text())
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.metrics import NOT_METRICS, read_metrics
 from launch.config.run_dir import RunDir
+from trainers import wandb_process
 from trainers.trackers import Trackers, open_trackers
 from trainers.wandb_files import read_records, read_rows, run_files
 
@@ -33,6 +35,15 @@ EXPERIMENT = Experiment.model_validate(
         "tracking": {"wandb": {"mode": "offline", "project": "tests", "tags": ["a", "b"]}},
     }
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_end() -> Iterator[None]:
+    """The end of a training waits for W&B as long as a busy machine takes; how long it does in earnest is told where it is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FINISH_S", "STOPPED_FINISH_S"):
+            patch.setattr(wandb_process, name, 200.0)
+        yield
 
 
 @pytest.fixture
@@ -99,7 +110,7 @@ def test_a_rank_that_is_killed_leaves_its_rows(run: RunDir) -> None:
     process = follower(opened)
     assert process.stdin is not None
     process.stdin.close()  # as the kernel does
-    process.wait(timeout=60)
+    process.wait(timeout=200)
     opened.close()
     (file,) = run_files(run.wandb)
     assert as_logged(read_rows(file)) == expected(run)
@@ -144,7 +155,7 @@ def follower(opened: Trackers) -> subprocess.Popen[bytes]:
 def wait_for_service(opened: Trackers) -> list[int]:
     """Returns the pids of the follower and of the W&B service it has started."""
     pid = follower(opened).pid
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         service = [child for child in children if b"wandb-core" in (Path(f"/proc/{child}") / "cmdline").read_bytes()]

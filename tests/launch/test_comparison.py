@@ -114,7 +114,7 @@ def test_the_page_has_tables_curves_and_nothing_from_outside(make_run: MakeRun, 
     runs = [make_run("a"), make_run("b", "model.source=x/<script>")]
     page = tmp_path / "page.html"
     command = [sys.executable, "-P", "-m", "launch", "compare", *(str(run.path) for run in runs), "--html", str(page)]
-    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-2:] == ["", str(page)]
     assert "model.source" in ended.stdout  # the table, as without --html
@@ -128,6 +128,6 @@ def test_the_page_has_tables_curves_and_nothing_from_outside(make_run: MakeRun, 
 def test_a_page_that_cannot_be_written_is_one_message(make_run: MakeRun) -> None:
     runs = [make_run("a"), make_run("b")]
     command = [sys.executable, "-P", "-m", "launch", "compare", *(str(run.path) for run in runs), "--html", "/proc/page.html"]
-    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: /proc/page.html: cannot be written: ")

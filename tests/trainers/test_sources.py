@@ -119,7 +119,7 @@ def test_two_processes_at_once_download_once(index: LocalIndex) -> None:
     source = f"pypi://tiny==1.0/tiny-1.0/data/inner.tar.gz/rows.tsv#sha256={digest}"
     code = f"from trainers.sources import locate; print(locate({source!r}, 'data.source').read_text(), end='')"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["a\tb\n", "a\tb\n"]
+    assert [process.communicate(timeout=200)[0] for process in processes] == ["a\tb\n", "a\tb\n"]
     assert sorted(index.requests) == ["/tiny/", "/tiny/tiny-1.0.tar.gz"]
 
 

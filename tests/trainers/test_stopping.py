@@ -99,10 +99,10 @@ def test_one_rank_is_enough_and_what_a_person_asked_for_wins() -> None:
 
 
 def test_rank_of_a_launcher_that_is_killed_dies_with_it() -> None:
-    rank = "import time; from trainers.stopping import die_with_parent; die_with_parent(); print('ready', flush=True); time.sleep(60)"
-    launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True); time.sleep(60)"
+    rank = "import time; from trainers.stopping import die_with_parent; die_with_parent(); print('ready', flush=True); time.sleep(1000)"
+    launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True); time.sleep(1000)"
     process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    assert process.communicate(timeout=30)[0] == ""  # the rank had the pipe open until it died
+    assert process.communicate(timeout=200)[0] == ""  # the rank had the pipe open until it died

@@ -20,6 +20,7 @@ from launch.config.tasks.texts import TextsSection
 from trainers.columns import Indices
 from trainers.data_facts import fingerprint_files
 from trainers.datasets import divide, load_splits
+from trainers.first_token import read_first_token
 from trainers.once import make_once
 from trainers.pooled import build_pooled
 from trainers.pretrained import load_model, load_tokenizer
@@ -66,6 +67,7 @@ class TextsTask:
         network: Any = load_model("AutoModelForSequenceClassification", model, self.label_names or ["value"], seed, pad_token_id)
         if not self.label_names:
             network.config.problem_type = "regression"  # for the library's pipelines; the loss is ours
+        read_first_token(network)
         return network
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -15,7 +15,9 @@ from launch.config.tasks.masked_lm import MaskedLm
 from launch.config.tasks.ner import Ner
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import Pictures
+from launch.config.tasks.question_answering import QuestionAnswering
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
+from launch.config.tasks.seq2seq import Seq2Seq
 from launch.config.tasks.speech_ctc import SpeechCtc
 from launch.config.tasks.text_classification import TextClassification
 from launch.config.tasks.text_regression import TextRegression
@@ -28,7 +30,9 @@ __all__ = [
     "Ner",
     "OwnTask",
     "Pictures",
+    "QuestionAnswering",
     "RecommenderAutoencoder",
+    "Seq2Seq",
     "SpeechCtc",
     "TaskOptions",
     "TaskSection",
@@ -37,7 +41,19 @@ __all__ = [
 ]
 
 TaskOptions = Annotated[
-    TextClassification | TextRegression | Glue | Ner | ImageClassification | Autoencoder | SpeechCtc | RecommenderAutoencoder | MaskedLm | CausalLm | OwnTask,
+    TextClassification
+    | TextRegression
+    | Glue
+    | Ner
+    | QuestionAnswering
+    | ImageClassification
+    | Autoencoder
+    | Seq2Seq
+    | SpeechCtc
+    | RecommenderAutoencoder
+    | MaskedLm
+    | CausalLm
+    | OwnTask,
     Field(discriminator="kind"),
 ]
 """What stands under `task:`; `kind` chooses."""

@@ -1,0 +1,97 @@
+"""`fullrank run PIPELINE`: stage after stage, each a run; what stopped goes on, what is done is not repeated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.config.run_dir import read_json
+
+FILE = """\
+name: two
+stages:
+  first: {experiment: ./tiny.yaml}
+  second: {experiment: ./tiny.yaml, overrides: {model.source: stages.first}}
+"""
+
+
+@pytest.fixture
+def pipeline_file(experiment_file: Path) -> Path:
+    path = experiment_file.with_name("two.yaml")
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "two" / "id"
+
+
+def state(run: Path) -> tuple[str, int]:
+    status = read_json(run / "status.json") or {}
+    return status["state"], status["attempt"]
+
+
+def test_the_second_stage_begins_with_the_model_of_the_first(fullrank, pipeline_file, base) -> None:
+    answer = fullrank("run", pipeline_file, "first.seed=5", "--run-dir", base)
+    assert answer.code == 0, answer.err
+    assert [state(base.with_name(name)) for name in ("id.1-first", "id.2-second")] == [("completed", 1)] * 2
+    first, second = (yaml.safe_load((base.with_name(name) / "resolved.yaml").read_text()) for name in ("id.1-first", "id.2-second"))
+    assert second["model"]["source"] == f"{base.with_name('id.1-first')}/model"
+    assert (first["seed"], second["seed"]) == (5, 0)
+    assert answer.out.count("report      ") == 2
+
+
+def test_a_stage_that_stops_ends_the_pipeline_and_resume_goes_on_there(fullrank, pipeline_file, base, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_END", "stop")
+    answer = fullrank("run", pipeline_file, "--run-dir", base)
+    assert answer.code == 75
+    assert f"the pipeline ended in stage 1 of 2, first; go on with: fullrank resume {base}" in answer.err
+    assert not base.with_name("id.2-second").exists()
+    monkeypatch.delenv("FAKE_END")
+    pipeline_file.unlink()  # what was started is what goes on
+    for name in (str(base), "latest"):
+        answer = fullrank("resume", name)
+        if name == str(base):
+            assert answer.code == 0, answer.err
+            assert [state(base.with_name(run)) for run in ("id.1-first", "id.2-second")] == [("completed", 2), ("completed", 1)]
+        else:
+            assert "every stage of the pipeline is completed" in answer.err
+
+
+def test_resume_between_two_stages_starts_the_next_and_repeats_nothing(fullrank, pipeline_file, base) -> None:
+    fullrank("run", pipeline_file, "--run-dir", base)
+    shutil.rmtree(base.with_name("id.2-second"))
+    answer = fullrank("resume", base, "--json")
+    assert answer.code == 0, answer.err
+    assert "stage 1 of 2, first: done" in answer.err
+    assert [stage["stage"] for stage in json.loads(answer.out)["stages"]] == ["second"]
+    assert state(base.with_name("id.1-first")) == ("completed", 1)
+
+
+def test_plan_and_dry_run_show_every_stage_and_write_nothing(fullrank, pipeline_file, base) -> None:
+    for words in (("plan", pipeline_file), ("run", pipeline_file, "--dry-run")):
+        answer = fullrank(*words, "--run-dir", base)
+        assert answer.code == 0, answer.err
+        assert "== stage 1 of 2: first\n" in answer.out
+        assert "== stage 2 of 2: second, its model.source the model of stage first\n" in answer.out
+    assert not base.parent.exists()
+
+
+def test_what_is_wrong_with_the_second_stage_is_said_before_the_first_starts(fullrank, pipeline_file, base) -> None:
+    answer = fullrank("run", pipeline_file, "second.optimizer.lrr=1", "--run-dir", base)
+    assert answer.code == 2
+    assert "stage second cannot start" in answer.err
+    assert "unknown key; did you mean 'lr'?" in answer.err
+    assert not base.parent.exists()
+
+
+def test_other_verbs_say_that_it_is_a_pipeline(fullrank, pipeline_file) -> None:
+    for words in (("check", pipeline_file), ("fetch", pipeline_file), ("run", pipeline_file, "--debug")):
+        answer = fullrank(*words)
+        assert answer.code == 2
+        assert "pipeline" in answer.err
