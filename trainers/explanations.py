@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def explained_indices(num_samples: int) -> list[int]:
 
 
 def draw_words(path: Path, words: Sequence[str], added: Sequence[float]) -> None:
-    """Writes the words of a text, green where they speak for the class and red where against; the darkest is the one that counts most."""
+    """Writes the words of a text, green where they speak for the class and purple where against; the darkest is the one that counts most."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -43,11 +44,12 @@ def draw_words(path: Path, words: Sequence[str], added: Sequence[float]) -> None
     axes.set(xlim=(0, CHARACTERS_A_LINE + 1), ylim=(lines + 0.75, -0.75))
     axes.axis("off")
     for word, share, (line, start) in zip(words, added, places, strict=False):
-        colour = colormaps["RdYlGn"](0.5 + 0.45 * share / largest)
+        colour = colormaps["PRGn"](0.5 + 0.35 * share / largest)
         box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
         axes.text(start + 0.5, line, word, family="DejaVu Sans Mono", fontsize=10.5, va="center", bbox=box, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings(action="ignore"):  # of letters that the font lacks: they are boxes
+        figure.savefig(path, dpi=120)
 
 
 def draw_places(path: Path, pixels: Tensor, places: Tensor) -> None:
@@ -80,7 +82,7 @@ def explained_texts(split: str, folder: Path, samples: Sequence[dict[str, Any]])
         gained = f"{sample['baseline']:+.2f} → {sample['logit']:+.2f} (words: {sum(sample['added']):+.2f})"
         rows.append((link, escaped(sample["predicted"]), escaped(sample["label"]), gained, strongest))
     told = (
-        f"Of the {split} split, by integrated gradients: how much each word adds to the logit of the predicted class (green) or takes from it (red), "
+        f"Of the {split} split, by integrated gradients: how much each word adds to the logit of the predicted class (green) or takes from it (purple), "
         "beginning from the text without words."
     )
     return f"## What the model looks at\n\n{told}\n\n" + table(("text", "predicted", "true", "logit without words → with them", "strongest"), rows)
