@@ -2,7 +2,8 @@
 
     FULLRANK_DATA=../shared/data python benchmarks/tutorial_more.py speech_ctc [--epochs 15]
 
-seq2seq takes its tokenizer from the folder that MINILM names. One process, one thread; prints the score of the last weights and the seconds of training.
+seq2seq takes its tokenizer from the folder that MINILM names. One process, one thread; prints the score of the last weights and the seconds
+of training.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def explained_texts(split: str, folder: Path, samples: Sequence[dict[str, Any]])
         gained = f"{sample['baseline']:+.2f} → {sample['logit']:+.2f} (words: {sum(sample['added']):+.2f})"
         rows.append((link, escaped(sample["predicted"]), escaped(sample["label"]), gained, strongest))
     told = (
-        f"Of the {split} split, by integrated gradients: how much each word adds to the logit of the predicted class (green) or takes from it (purple), "
-        "beginning from the text without words."
+        f"Of the {split} split, by integrated gradients: how much each word adds to the logit of the predicted class (green) "
+        "or takes from it (purple), beginning from the text without words."
     )
     return f"## What the model looks at\n\n{told}\n\n" + table(("text", "predicted", "true", "logit without words → with them", "strongest"), rows)
 
