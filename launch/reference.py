@@ -61,8 +61,9 @@ def _sections(schema: Schema, root: Schema, key: str) -> Iterator[tuple[str, str
             if "properties" in branch:
                 kind = branch["properties"].get("kind", {}).get("const")
                 yield from _sections(branch, root, f"{dotted} ({kind})" if kind else dotted)
-            for block in branch.get("patternProperties", {}).values():
-                yield from _sections(_branches(block, root)[0], root, f"{dotted}.NAME")
+            blocks = [one for pattern in branch.get("patternProperties", {}).values() for one in _branches(pattern, root) if "properties" in one]
+            for block in blocks:
+                yield from _sections(block, root, f"{dotted}.NAME")
 
 
 def _branches(field: Schema, root: Schema) -> list[Schema]:
