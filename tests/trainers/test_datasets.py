@@ -237,6 +237,16 @@ def test_a_share_of_train_leaves_the_other_splits_as_they_are_and_holds_every_sm
         cut(3, train_fraction=0.01)
 
 
+def test_what_belongs_together_is_not_torn_apart() -> None:
+    titles = [f"article {n // 3}" for n in range(30)]
+    split = Split({"title": titles, "n": list(range(30))}, "a.tsv", range(30), is_text_file=True)
+    data = Data.model_validate({"source": "a.tsv", "splits": TRAIN_ONLY, "validation_fraction": 0.2, "test_fraction": 0.1})
+    parts = {name: list(part.columns["n"]) for name, part in divide({"train": split}, data, 1, by="title").items()}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 21, "validation": 6, "test": 3}
+    assert sorted(n for part in parts.values() for n in part) == list(range(30))
+    assert all({titles[n] for n in parts["train"]}.isdisjoint({titles[n] for n in parts[name]}) for name in ("validation", "test"))
+
+
 def test_the_limit_counts_after_the_cut() -> None:
     assert {name: len(part) for name, part in cut(100, validation_fraction=0.3, limit=20).items()} == {"train": 20, "validation": 20}
 
