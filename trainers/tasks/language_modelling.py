@@ -55,7 +55,8 @@ class LanguageModellingTask(ABC):
         self.num_samples: dict[str, int] = info["num_samples"]
         self.fingerprint = info["fingerprint"]
         self.label_names: list[str] = []
-        self.notes: list[str] = list(info["notes"])
+        batch, block = experiment.train.global_batch_size, experiment.task.block_size
+        self.notes: list[str] = [*info["notes"], f"a step is {batch} rows of at most {block} tokens: {batch * block:,}"]
         self.collate = PadRows(info["pad_token_id"], self.IS_CAUSAL)
         self._experiment, self._options, self._folder = experiment, experiment.task, folder
         self._targets = Targets()
