@@ -191,8 +191,8 @@ def test_a_file_that_cannot_be_meant_says_why(content: str, options: dict[str, A
 
 
 def test_a_file_whose_format_is_unknown_asks_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a.txt: data.format: .*\n    allowed: csv, tsv, jsonl, parquet"):
-        read(written(tmp_path, "a.txt", "text\n"))
+    with pytest.raises(ConfigError, match=r"a.dat: data.format: .*\n    allowed: csv, tsv, jsonl, parquet"):
+        read(written(tmp_path, "a.dat", "text\n"))
 
 
 def test_a_file_of_a_split_that_is_not_there_lists_the_folder(tmp_path: Path) -> None:
