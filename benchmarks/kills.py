@@ -76,7 +76,7 @@ def main(typed: Sequence[str] | None = None) -> int:
             tally.trainings += 1
             count = source.choice(counts)
             run = folder / f"run_{tally.trainings}"
-            disturb(words, run, count, source, tally, options.within, min(options.kills_a_run, options.kills - tally.kills))
+            disturb(words, run, count, source, tally, options.every, options.within, min(options.kills_a_run, options.kills - tally.kills))
             tally.problems += [f"{run.name}: {found}" for found in differences(whole[count], run)]
             print(
                 f"{tally.kills:>4} kills, {tally.while_writing} while writing, {tally.trainings} trainings, {len(tally.problems)} problems",
@@ -105,14 +105,14 @@ def train_whole(words: list[str], run: Path, count: int) -> Path:
     return run
 
 
-def disturb(words: list[str], run: Path, count: int, source: random.Random, tally: Tally, within_s: float, kills: int) -> None:
+def disturb(words: list[str], run: Path, count: int, source: random.Random, tally: Tally, every: int, within_s: float, kills: int) -> None:
     """Starts a training and kills it, again and again, then lets it end."""
     logs = run.with_name(f"{run.name}.logs")
     for attempt in range(kills + 1):
         expected = newest_whole(run)
         workers = f"data.num_workers={source.choice((0, 0, 2))}"
         ranks = forked.start([*words, "--run-dir", str(run), workers], count, logs / str(attempt))
-        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally, within_s)
+        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally, every, within_s)
         codes = forked.wait(ranks)
         check_start(logs / str(attempt), expected, tally, run)
         if was_killed:
@@ -122,9 +122,12 @@ def disturb(words: list[str], run: Path, count: int, source: random.Random, tall
         return
 
 
-def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, within_s: float) -> bool:
+def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, every: int, within_s: float) -> bool:
     """Kills a random rank at a random moment; returns False if the training was done before."""
-    number, chance = attempt_number(run) + 1, source.random()
+    number, chance, ahead = attempt_number(run) + 1, source.random(), source.choice((0, 0, 1, 2, 3))
+    if ahead:  # else the first checkpoint is in the way of all others
+        wanted = newest_step(run) + ahead * every
+        forked.wait_until(lambda: has_started(run, number) and forked.last_step(run) >= wanted, ranks)
     if chance < 0.5:
         if not forked.wait_until(lambda: is_writing(run), ranks):
             return False

@@ -192,13 +192,23 @@ def _precision(asked: Asked | None, strategy: Strategy, device: Device, probe: P
     else:
         gpus = probe.machine.gpus
         what, possible = missing_on_gpus(asked.precision, gpus), [one for one in precisions if missing_on_gpus(one, gpus) is None]
-    if what is None and asked.precision == "fp8" and strategy.engine == "deepspeed":
-        what, possible = "fp8 goes through Accelerate, which DeepSpeed does not", [one for one in possible if one != "fp8"]
+    lacking = _ENGINE_LACKS.get(strategy.engine or "ddp", {})
+    what, possible = what or lacking.get(asked.precision), [one for one in possible if one not in lacking]
     if what:
         raise ConfigError(
             Problem(what, asked.origin.detail, "train.precision", allowed=", ".join(possible), fix=f"train.precision={_nearest(asked, possible)}")
         )
     return asked
+
+
+_ENGINE_LACKS: dict[str, dict[Precision, str]] = {
+    "deepspeed": {"fp8": "fp8 goes through Accelerate, which DeepSpeed does not"},
+    "fsdp2": {
+        "fp16": "fp16's loss scaling would have to know of FSDP2's shards, and does not",
+        "fp8": "fp8 goes through Accelerate, which FSDP2 does not here",
+    },
+}
+"""What runs on the device and not under the engine, by the engine."""
 
 
 def _nearest(asked: Asked, possible: Sequence[str]) -> str:

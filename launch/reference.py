@@ -13,6 +13,8 @@ HEADER = "<!-- Written by `make reference` from the descriptions in the code: do
 INTRODUCTIONS = {
     "experiment": "An experiment says what is trained. `fullrank run FILE KEY=VALUE` replaces any of these keys by its dotted name, e.g. "
     "`optimizer.lr=3e-5`.",
+    "pipeline": "A pipeline says which experiments are trained one after another, and which begins with the model of an earlier one. "
+    "`fullrank run FILE STAGE.KEY=VALUE` replaces a value of one stage, `KEY=VALUE` of all; `fullrank resume` goes on in the stage that stopped.",
     "strategy": "A strategy says how processes work together. It is an Accelerate configuration file; these are the keys that are read, "
     "and `--strategy NAME|FILE` chooses one.",
     "cluster": "A cluster file says what to ask a Slurm site for. `fullrank cluster init NAME` writes one into ~/.config/fullrank/clusters by asking "
@@ -59,6 +61,9 @@ def _sections(schema: Schema, root: Schema, key: str) -> Iterator[tuple[str, str
             if "properties" in branch:
                 kind = branch["properties"].get("kind", {}).get("const")
                 yield from _sections(branch, root, f"{dotted} ({kind})" if kind else dotted)
+            blocks = [one for pattern in branch.get("patternProperties", {}).values() for one in _branches(pattern, root) if "properties" in one]
+            for block in blocks:
+                yield from _sections(block, root, f"{dotted}.NAME")
 
 
 def _branches(field: Schema, root: Schema) -> list[Schema]:

@@ -12,6 +12,7 @@ from launch.config.accelerate_blocks import FSDP_INERT, WRAPS
 from launch.config.cluster import Cluster
 from launch.config.durations import Duration
 from launch.config.experiment import Experiment
+from launch.config.pipeline import PipelineSection
 from launch.config.strategy import ACCELERATE_KEYS, ENGINES, INERT, PRECISIONS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -105,6 +106,7 @@ def strategy_schema() -> dict[str, Any]:
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "experiment": experiment_schema,
+    "pipeline": lambda: _model_schema(PipelineSection, "A pipeline of fullrank"),
     "strategy": strategy_schema,
     "cluster": lambda: _model_schema(Cluster, "A Slurm site of fullrank"),
 }

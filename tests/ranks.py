@@ -15,7 +15,7 @@ from launch.ports import held_port
 from tests.environment import ROOT, clean_environment
 from tests.forked_ranks import fork_ranks
 
-TIMEOUT_S = 240
+TIMEOUT_S = 500
 TRAIN = ("-P", "-m", "trainers.train")
 _HELD = ExitStack()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
 from tests.tiny_pairs import tiny_pairs, tiny_t5
+from tests.tiny_pictures import tiny_folder
 from tests.tiny_ratings import tiny_ratings
 from tests.tiny_sounds import tiny_recordings
 from tests.tiny_texts import tiny_glue, tiny_squad, tiny_tagged
@@ -125,12 +126,46 @@ def causal_lm(folder: Path) -> Sections:
     }
 
 
+def thawing(folder: Path) -> Sections:
+    """Both thaws lie between what a stopped run saves and its end, or before it."""
+    sections = text_classification(folder)
+    thaws = {"3 steps": ["bert.encoder.layer.0.*"], "8 steps": ["*"]}
+    return sections | {
+        "model": sections["model"] | {"freeze": ["bert.embeddings.*", "bert.encoder.layer.0.*"]},
+        "train": {"duration": "10 steps", "global_batch_size": 8, "micro_batch_size": 2, "unfreeze_at": thaws},
+    }
+
+
+def autoencoder(folder: Path) -> Sections:
+    return {
+        "model": {"class": "trainers.architectures.autoencoder:ConvAutoencoder", "kwargs": {"code": 8, "width": 2}},
+        "task": {"kind": "autoencoder", "size": 16, "hidden": 0.5},
+        "data": {"source": str(tiny_folder(folder / "pictures", num_each=20)), "format": "image_folder", **CUT},
+    }
+
+
+def image_frozen(folder: Path) -> Sections:
+    """The head alone, on features that are computed once."""
+    return {
+        "model": {
+            "class": "trainers.architectures.cifar_resnet:CifarResNet",
+            "kwargs": {"depth": 8},
+            "freeze": ["conv1.*", "bn1.*", "layer*"],
+        },
+        "task": {"kind": "image_classification", "size": 32},
+        "data": {"source": str(tiny_folder(folder / "pictures", num_each=20)), "format": "image_folder", **CUT},
+    }
+
+
 CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
 """Of a data section: validation and test are cut from train."""
 
 TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
+    "thawing": TinyTask(thawing),
+    "autoencoder": TinyTask(autoencoder),
+    "image_frozen": TinyTask(image_frozen),
     "glue_stsb": TinyTask(glue_stsb),
     "ner": TinyTask(ner),
     "question_answering": TinyTask(question_answering),

@@ -149,4 +149,5 @@ def load_answerer(folder: str | Path, max_length: int = 384, stride: int = 128, 
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     model, tokenizer = AutoModelForQuestionAnswering.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    return Answerer(model, tokenizer, min(max_length, tokenizer.model_max_length), stride, max_answer_length)
+    max_length = min(max_length, tokenizer.model_max_length)
+    return Answerer(model, tokenizer, max_length, min(stride, max_length // 2), max_answer_length)

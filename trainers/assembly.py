@@ -29,6 +29,7 @@ from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
 from trainers.feature_cache import FeatureTask, use_cached_features
 from trainers.hardware import choose_precision
+from trainers.flops import arithmetic_facts, flops_per_token
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
@@ -88,6 +89,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     model = build_model(task, experiment)
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
+    flops = flops_per_token(model, getattr(task, "head_share", 0.0)) if experiment.task.READS == "texts" else None
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
     num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
@@ -106,10 +108,12 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     check_end(run.path, progress.step, num_steps)
     stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
     held = engine.gather_objects(engine.parameter_bytes(model))
+    arithmetic_rates = arithmetic_facts(engine, flops)
     if world.is_main:
         write_json(
             attempt.start,
-            {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size},
+            {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size}
+            | arithmetic_rates,
         )
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
         update_status(run, strategy=engine.describe(), parameter_bytes=held)

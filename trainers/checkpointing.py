@@ -29,9 +29,9 @@ from trainers.engine import Engine
 from trainers.host_copies import HostCopies
 from trainers.manifest import find_newest, is_complete, is_usable, prune, publish
 from trainers.model_files import ModelFiles, WholeModel
-from trainers.named_state import join_shares
+from trainers.named_state import group_options, join_shares
 from trainers.random_states import random_states, restore_random_states, seed_random_states
-from trainers.restoring import SavedWeights, refuse_other_optimizer, restore_schedule
+from trainers.restoring import SavedWeights, refuse_other_optimizer, renew_options, restore_schedule
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
@@ -198,9 +198,15 @@ class Checkpoints:
         others = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in sorted(path.glob(SHARES))]
         saved = join_shares(share["optimizer"] for share in (tensors, *others))
         refuse_other_optimizer(saved, self._engine.unwrap(model), optimizer, path)
+        built_with, peaks = group_options(optimizer), list(getattr(schedule, "base_lrs", ()))
         self._engine.restore_optimizer(model, optimizer, saved)
-        durations = [values.get("train", {}).get("duration") for values in (state["experiment"], self._experiment)]
-        restore_schedule(schedule, tensors["schedule"], has_new_length=durations[0] != durations[1])
+        before, now = state["experiment"], self._experiment
+        has_new_options = before.get("optimizer") != now.get("optimizer")
+        if has_new_options:
+            renew_options(optimizer, built_with, now["optimizer"]["lr"] / before["optimizer"]["lr"], schedule)
+        durations = [values.get("train", {}).get("duration") for values in (before, now)]
+        is_new_curve = has_new_options or before.get("schedule") != now.get("schedule") or durations[0] != durations[1]
+        restore_schedule(schedule, tensors["schedule"], is_new_curve, peaks if has_new_options else None)
         if durations[0] != durations[1]:
             self.notes.append(f"train.duration was {durations[0]} and is {durations[1]}: the learning rate follows the new length from here on")
         if self._engine.scaler and tensors["scaler"]:

@@ -65,19 +65,26 @@ def use_cached_features(engine: Engine, task: Task, model: nn.Module, experiment
     size = " x ".join(map(str, seam.features.shape[1:]))
     done = f"computed in {time.perf_counter() - started:.1f} s" if num_computed else "found"
     what = f"the frozen body's features ({size} a sample) {done}, kept in {folder}"
-    return cast("Task", FeatureTask(task, folder)), [f"{what}: {', '.join(seam.head)} trains on them alone (model.cache_features=never: not)"]
+    return cast("Task", FeatureTask(task, folder, seam.head)), [
+        f"{what}: {', '.join(seam.head)} trains on them alone (model.cache_features=never: not)"
+    ]
 
 
 class FeatureTask:
     """A task whose samples are features; everything else is the task's own."""
 
-    def __init__(self, task: Task, folder: Path) -> None:
-        self._task, self._folder = task, folder
+    def __init__(self, task: Task, folder: Path, head: Sequence[str]) -> None:
+        self._task, self._folder, self._head = task, folder, head
         self._of_head = copy.copy(cast("Any", task))
         self._of_head.logits = lambda model, batch: model(**{FEATURES: batch[FEATURES]}).float()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
+
+    def build_model(self) -> nn.Module:
+        model = self._task.build_model()
+        attach_head(model, self._head)
+        return model
 
     def dataset(self, split: str) -> FeatureDataset:
         return FeatureDataset(self._folder / split)

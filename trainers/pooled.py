@@ -38,13 +38,13 @@ class PooledNetwork(nn.Module):
 
     def __init__(self, body: Any, pooling: Pooling, num_outputs: int) -> None:
         super().__init__()
-        self.body_name, self.pooling = str(body.base_model_prefix), pooling
-        self.add_module(self.body_name, body)
+        self.base_model_prefix, self.pooling = str(body.base_model_prefix), pooling
+        self.add_module(self.base_model_prefix, body)
         self.head = nn.Linear(body.config.hidden_size, num_outputs)
 
     @property
     def body(self) -> Any:
-        return self.get_submodule(self.body_name)
+        return self.get_submodule(self.base_model_prefix)
 
     @property
     def config(self) -> Any:

@@ -145,10 +145,9 @@ def _windows(split: Split, options: QuestionAnswering, tokenizer: Any, firsts: l
     with progress_bar(len(split)) as bar:
         for start in range(0, len(split), QUESTIONS_AT_ONCE):
             part = slice(start, min(start + QUESTIONS_AT_ONCE, len(split)))
-            texts = (list(split.columns[column][part]) for column in (options.question, options.context))
-            for windows, answers in zip(
-                cut_windows(tokenizer, *texts, options.max_length, options.stride), split.columns[options.answers][part], strict=True
-            ):
+            questions, contexts = (list(split.columns[column][part]) for column in (options.question, options.context))
+            cut = cut_windows(tokenizer, questions, contexts, options.max_length, options.stride)
+            for windows, answers in zip(cut, split.columns[options.answers][part], strict=True):
                 waiting += [_as_row(window, answers) for window in windows]
                 firsts.append(firsts[-1] + len(windows))
             while len(waiting) >= ROWS_PER_CHUNK:

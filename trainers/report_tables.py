@@ -42,6 +42,9 @@ def training_section(run: RunDir, experiment: Experiment, records: Sequence[Reco
             low, high = values[len(values) // 10], values[-1 - len(values) // 10]
             spread = f" ({form.format(low)} to {form.format(high)} in the middle 80 %)" if len(values) >= 10 and key != "real_token_share" else ""
             rows.append((f"{name} (median)", form.format(statistics.median(values)) + spread))
+    share = flops_share(run, train)
+    if share is not None:
+        rows.append(("share of the matrix rate that was reached", f"{share:.0%} of what one large matrix product had at the start, attention not counted"))
     for split in ("validation", "test"):
         counts = [record["num_samples"] for record in records if record["split"] == split and "num_samples" in record]
         if counts:
@@ -57,6 +60,16 @@ def training_section(run: RunDir, experiment: Experiment, records: Sequence[Reco
         product = f"{plan['micro_batch_size']} x {plan['world_size']} x {plan['gradient_accumulation_steps']}"
         rows.append(("global batch (micro x processes x accumulation)", f"{experiment.train.global_batch_size} = {product}"))
     return "## Training\n\n" + table(("", ""), rows)
+
+
+def flops_share(run: RunDir, train: Sequence[Record]) -> float | None:
+    """Returns what the model's arithmetic is of what the newest attempt's devices multiply, by the median record; None where no one counted."""
+    last = run.last_attempt()
+    facts = (read_json(last.start) if last else None) or {}
+    rates = [record["tokens_per_second"] / record["real_token_share"] for record in train if record.get("real_token_share")]
+    if not rates or not facts.get("matrix_flops_per_second"):
+        return None
+    return float(statistics.median(rates) * facts["flops_per_token"] / facts["matrix_flops_per_second"])
 
 
 def attempts_section(run: RunDir, records: Sequence[Record]) -> str:

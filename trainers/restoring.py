@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,31 @@ def refuse_other_optimizer(saved: OptimizerState, model: nn.Module, optimizer: A
         raise StateError(Problem(what, where=str(path), key="optimizer.name", fix="the same optimizer.name as before, or a new run"))
 
 
-def restore_schedule(schedule: Any, state: Mapping[str, Any], has_new_length: bool) -> None:
-    """Puts a schedule back where it was; if the training has another length now, on the curve of the new length from the next step on."""
-    if not has_new_length or isinstance(schedule, ReduceLROnPlateau):
+def renew_options(optimizer: Any, built_with: Sequence[Mapping[str, Any]], growth: float, schedule: Any) -> None:
+    """Gives a restored optimizer the options that it was built with (learning rates, decay, betas): a person changed them by force.
+
+    Where a plateau lowered the rate, the new one is lower by the same factor; other schedules are put on their curve by restore_schedule.
+
+    Args:
+        growth: new learning rate / old one.
+    """
+    for group, fresh in zip(optimizer.param_groups, built_with, strict=True):
+        group.update({**fresh, "lr": group["lr"] * growth if isinstance(schedule, ReduceLROnPlateau) else fresh["lr"]})
+
+
+def restore_schedule(schedule: Any, state: Mapping[str, Any], is_new_curve: bool, peaks: list[float] | None = None) -> None:
+    """Puts a schedule back where it was; if it has another curve now, on that from the next step on.
+
+    Args:
+        is_new_curve: the training has another length, or the schedule or the learning rate were changed by force.
+        peaks: the learning rates to follow it with, where they are not the saved ones.
+    """
+    if not is_new_curve or isinstance(schedule, ReduceLROnPlateau):
         schedule.load_state_dict(state)
         return
     schedule.load_state_dict({name: value for name, value in state.items() if name not in _OF_A_LENGTH})
+    if peaks is not None:
+        schedule.base_lrs = peaks
     if schedule.last_epoch <= getattr(schedule, "total_steps", schedule.last_epoch):  # else it is shorter than what was trained
         schedule.last_epoch -= 1
         schedule.step()  # to the same place again: the optimizer holds the old curve's rate

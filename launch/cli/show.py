@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from launch.config.tasks.language_modelling import LanguageModelling
 from launch.memory_plan import memory_rows
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
@@ -51,7 +52,10 @@ def _batch_lines(plan: ExperimentPlan) -> list[str]:
     processes = f"{batches.world_size} process{'es' if batches.world_size > 1 else ''}"
     product = f"{batches.micro_batch_size} a process x {processes} x {batches.gradient_accumulation_steps} accumulated"
     steps = f"{plan.optimizer_steps}" if plan.optimizer_steps is not None else f"unknown: {plan.optimizer_steps_reason}"
-    return [f"{batches.global_batch_size} samples a step = {product}", f"optimizer steps: {steps}"]
+    task = plan.experiment.task
+    tokens = f"{batches.global_batch_size * task.block_size:,} tokens a step at most: " if isinstance(task, LanguageModelling) else ""
+    kind = f"{tokens}{batches.global_batch_size} {'rows' if tokens else 'samples'} a step"
+    return [f"{kind} = {product}", f"optimizer steps: {steps}"]
 
 
 def _memory_lines(plan: ExperimentPlan) -> list[str]:

@@ -27,10 +27,13 @@ MAY_CHANGE = (
     "evaluate.batch_size",
     "checkpoint",
     "tracking",
+    "model.cache_features",
     "model.compile",
     "model.gradient_checkpointing",
 )
 """Keys that may differ; nodes, processes and strategy are no part of an experiment and may too."""
+
+_EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Change:
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:
-    """Yields every change that would make it another training. A key that one of the two does not know (of another version) counts as None."""
+    """Yields every change that would make it another training. A key that one of the two does not know (of another version) counts as empty."""
     for name in sorted({*before, *now}):
         key, old, new = f"{prefix}{name}", before.get(name), now.get(name)
-        if key in MAY_CHANGE or old == new:
+        if key in MAY_CHANGE or old == new or (old in _EMPTY and new in _EMPTY):
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from changed_keys(old, new, f"{key}.")

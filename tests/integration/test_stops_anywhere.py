@@ -24,7 +24,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("campaigns")
     command = [sys.executable, str(ROOT / "benchmarks" / "cross_section.py"), "--folder", str(folder)]
     environment = clean_environment() | {"OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    ended = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=580)
     assert ended.returncode == 0, ended.stdout
     return ended.stdout
 
@@ -40,6 +40,19 @@ def test_augmented_images_stopped_in_an_evaluation_resume_bit_identically(told: 
 def test_kills_lose_one_interval_at_most_and_nothing_damaged_is_loaded(told: str) -> None:
     assert "3 kills (seed 0)" in told
     assert "0 problems; every finished training was compared bit by bit" in told
+
+
+def test_kills_under_zero_3_lose_one_interval_at_most_and_nothing_damaged_is_loaded(told: str) -> None:
+    assert "zero3: 2 kills (seed 0)" in told
+
+
+def test_adamw_goes_on_from_ddp_under_zero_2_and_back_on_other_numbers_of_processes(told: str) -> None:
+    assert "3 legs, 2 moves, 6 steps of adamw; from one process at most" in told
+
+
+def test_batch_norm_trains_evaluates_and_resumes_under_zero_3_as_under_ddp(told: str) -> None:
+    (row,) = (line for line in told.splitlines() if line.startswith("| BatchNorm |"))
+    assert row.count("exact |") == 2
 
 
 def test_2_then_1_then_3_processes_load_the_samples_of_an_undisturbed_training_step_by_step(told: str) -> None:
@@ -59,7 +72,7 @@ def test_verify_proves_an_experiment_with_a_real_signal(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     environment = clean_environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FULLRANK_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "launch", "verify", str(tmp_path / "tiny.yaml"), "--steps", "60", "--stop-at", "3", "--run-dir", "proof"]
-    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=580)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "all the same to the last bit" in ended.stdout
     status = json.loads((tmp_path / "proof" / "stopped" / "status.json").read_text())

@@ -98,3 +98,12 @@ def test_offload_of_a_cpu_to_itself_is_refused(make_plan, make_probe):
     plan = make_plan("train.precision=fp32", strategy=strategy)
     with pytest.raises(ConfigError, match="fsdp_offload_params has no effect on a CPU"):
         preflight(plan, make_probe())
+
+
+@pytest.mark.parametrize(("strategy", "precision"), [("fsdp2", "fp16"), ("fsdp2", "fp8"), ("zero2", "fp8")])
+def test_what_an_engine_lacks_is_refused_where_the_gpu_has_it(make_plan, make_probe, strategy, precision):
+    words = {"strategy": load_strategy(strategy), "probe": with_gpu(make_probe, H100), "processes_per_node": 1}
+    assert make_plan("train.precision=bf16", **words).precision == "bf16"
+    with pytest.raises(ConfigError, match=rf"train\.precision: {precision}") as caught:
+        make_plan(f"train.precision={precision}", **words)
+    assert precision not in str(caught.value.problems[0].allowed).split(", ")

@@ -14,7 +14,7 @@ from launch.config.strategy import load_strategy
 from launch.config.yaml_files import load_yaml
 from launch.schema import DIALECT, SCHEMAS
 
-KINDS = {"experiments": "experiment", "accelerate": "strategy", "clusters": "cluster"}
+KINDS = {"experiments": "experiment", "pipelines": "pipeline", "accelerate": "strategy", "clusters": "cluster"}
 SHIPPED = [(path, KINDS[path.parent.name]) for path in sorted(shipped_configs().glob("*/*.yaml"))]
 QUICKSTART = load_yaml(shipped_configs() / "experiments/quickstart.yaml").values
 

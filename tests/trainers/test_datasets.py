@@ -191,8 +191,8 @@ def test_a_file_that_cannot_be_meant_says_why(content: str, options: dict[str, A
 
 
 def test_a_file_whose_format_is_unknown_asks_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a.txt: data.format: .*\n    allowed: csv, tsv, jsonl, parquet"):
-        read(written(tmp_path, "a.txt", "text\n"))
+    with pytest.raises(ConfigError, match=r"a.dat: data.format: .*\n    allowed: csv, tsv, jsonl, parquet"):
+        read(written(tmp_path, "a.dat", "text\n"))
 
 
 def test_a_file_of_a_split_that_is_not_there_lists_the_folder(tmp_path: Path) -> None:
@@ -235,6 +235,16 @@ def test_a_share_of_train_leaves_the_other_splits_as_they_are_and_holds_every_sm
     assert len(cut(10, train_fraction=0.3)["train"]) == 3
     with pytest.raises(ConfigError, match=r"data.train_fraction: the train split has no samples: 0.01 of 3 rows is none"):
         cut(3, train_fraction=0.01)
+
+
+def test_what_belongs_together_is_not_torn_apart() -> None:
+    titles = [f"article {n // 3}" for n in range(30)]
+    split = Split({"title": titles, "n": list(range(30))}, "a.tsv", range(30), is_text_file=True)
+    data = Data.model_validate({"source": "a.tsv", "splits": TRAIN_ONLY, "validation_fraction": 0.2, "test_fraction": 0.1})
+    parts = {name: list(part.columns["n"]) for name, part in divide({"train": split}, data, 1, by="title").items()}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 21, "validation": 6, "test": 3}
+    assert sorted(n for part in parts.values() for n in part) == list(range(30))
+    assert all({titles[n] for n in parts["train"]}.isdisjoint({titles[n] for n in parts[name]}) for name in ("validation", "test"))
 
 
 def test_the_limit_counts_after_the_cut() -> None:

@@ -75,6 +75,17 @@ def test_a_frozen_body_gets_no_gradients_and_only_the_head_is_trained(bert: Path
     assert all(not parameter.requires_grad for name, parameter in network.named_parameters() if name.startswith("bert."))
 
 
+def test_lora_trains_the_head_whole(bert: Path, tmp_path: Path) -> None:
+    from launch.config.experiment import Lora
+    from trainers.lora import add_adapters
+
+    network = add_adapters(built(bert, tmp_path, "mean", freeze=[])[1].build_model(), Lora(), seed=0)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert sum("lora_" in name for name in trained) == 8  # two layers, two projections, two matrices each
+    assert {name.rpartition(".")[2] for name in trained if "lora_" not in name and ".head." in name} == {"weight", "bias"}
+    assert all("lora_" in name or ".head." in name for name in trained)
+
+
 def test_the_head_is_drawn_from_the_seed_alone(bert: Path, tmp_path: Path) -> None:
     task = built(bert, tmp_path, "mean")[1]
     first: Any = task.build_model()

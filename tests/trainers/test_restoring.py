@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from torch import nn
 
 from launch.config import experiment as config
 from launch.config.errors import StateError
-from trainers.named_state import named_optimizer_state
+from trainers.named_state import group_options, named_optimizer_state
 from trainers.optimizers import build_schedule
-from trainers.restoring import SavedWeights, find_misfit, refuse_other_optimizer, restore_schedule, restore_weights
+from trainers.restoring import SavedWeights, find_misfit, refuse_other_optimizer, renew_options, restore_schedule, restore_weights
 
 
 class Tied(nn.Module):
@@ -66,7 +67,7 @@ def rates(name: str, length: int, steps: int, state: dict | None = None) -> tupl
     schedule = build_schedule(optimizer, config.Schedule(name=name), length, 10)
     if state:
         optimizer.load_state_dict(state["optimizer"])
-        restore_schedule(schedule, state["schedule"], has_new_length=state["length"] != length)
+        restore_schedule(schedule, state["schedule"], is_new_curve=state["length"] != length)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -87,3 +88,27 @@ def test_schedule_of_a_new_length_goes_on_as_if_it_had_always_been_so_long(name:
 def test_schedule_that_is_shorter_than_what_was_trained_is_put_back_without_complaint() -> None:
     _, late = rates("one_cycle", 20, 15)
     rates("one_cycle", 10, 0, late)
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "polynomial", "one_cycle", "wsd", "plateau"])
+def test_a_rate_that_was_changed_by_force_is_followed_from_the_next_step_on(name: str) -> None:
+    def build(lr: float) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters(), lr=lr, weight_decay=lr)
+        return optimizer, build_schedule(optimizer, config.Schedule(name=name, patience=0), 10, 10)  # type: ignore[arg-type]
+
+    def step(optimizer: torch.optim.Optimizer, schedule: Any) -> float:
+        rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step(1.0) if name == "plateau" else schedule.step()
+        return rate
+
+    old, always, now = build(0.1), build(0.4), build(0.4)
+    for _ in range(4):
+        step(*old)
+        step(*always)
+    built_with, peaks = group_options(now[0]), list(getattr(now[1], "base_lrs", ()))
+    now[0].load_state_dict(old[0].state_dict())
+    renew_options(now[0], built_with, 4.0, now[1])
+    restore_schedule(now[1], old[1].state_dict(), True, peaks)
+    assert [step(*now) for _ in range(5)] == pytest.approx([step(*always) for _ in range(5)], rel=1e-12)
+    assert now[0].param_groups[0]["weight_decay"] == 0.4

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
@@ -66,7 +67,7 @@ def _read_folder(root: Path, data: Data, options: SpeechCtc, bad_rows: BadRows) 
             problems.append(Problem(what, key=f"data.splits.{split}", allowed="patterns that do not overlap"))
         owners.update(dict.fromkeys(paths, split))
         texts = [_said_in(path, options, bad_rows) for path in paths]
-        columns = {options.audio: [str(path) for path in paths], options.text: texts}
+        columns: dict[str, Sequence[Any]] = {options.audio: [str(path) for path in paths], options.text: texts}
         splits[split] = Split(columns, str(root), range(len(paths)), is_text_file=False)
     if problems:
         raise ConfigError(*problems)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
+from trainers.explaining import can_be_explained, class_activation, with_gradients
+from trainers.explanations import explained_indices, explained_pictures
 from trainers.images.networks import Classifier, build_network, describe_network, save_network
 from trainers.images.samples import PictureSamples, prepared
 from trainers.images.transforms import normalised
@@ -36,8 +39,7 @@ class ImageClassificationTask(PictureSamples, Classification):
         Raises:
             ConfigError: the network gives something else.
         """
-        output = model(normalised(batch["pixels"], *self.statistics))
-        logits = getattr(output, "logits", output)
+        logits = _logits_in(model(normalised(batch["pixels"], *self.statistics)))
         wanted = (len(batch["labels"]), len(self.label_names))
         if not isinstance(logits, Tensor) or logits.shape != wanted:
             given = f"a tensor of {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -48,6 +50,24 @@ class ImageClassificationTask(PictureSamples, Classification):
     def save(self, model: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
         save_network(model, self._classifier(model), folder, weights)
 
+    def illustrate(self, model: nn.Module, split: str, place: Callable[[Batch], Batch], folder: Path | None) -> str:
+        """Returns which places spoke for the predicted class in a few pictures; nothing for networks without maps, or where ranks divide them."""
+        if folder is None or not can_be_explained(model):
+            return ""
+        samples = []
+        with with_gradients():
+            for index in explained_indices(self.num_samples[split]):
+                batch = place(self.collate([self.dataset(split)[0, index]]))
+                with torch.no_grad():
+                    predicted = int(self.logits(model, batch)[0].argmax())
+                pixels = normalised(batch["pixels"], *self.statistics)
+                places = class_activation(model, lambda given: _logits_in(model(given)), pixels, predicted)
+                if places is None:
+                    return ""
+                names = {"predicted": self.label_names[predicted], "label": self.label_names[int(batch["labels"])]}
+                samples.append({"index": index, "pixels": batch["pixels"][0], "places": places, **names})
+        return explained_pictures(split, folder, samples)
+
     def _classifier(self, model: nn.Module) -> Classifier:
         options, wanted = self.options, self._experiment.model
         library, architecture = describe_network(wanted, model)
@@ -55,3 +75,8 @@ class ImageClassificationTask(PictureSamples, Classification):
         return Classifier(
             library, architecture, self.label_names, options.size, options.resize, mean, std, wanted.head, dict(wanted.kwargs), options.channels
         )
+
+
+def _logits_in(output: Any) -> Any:
+    """Returns what a network of torchvision gives, or the part of it that one of transformers calls so."""
+    return getattr(output, "logits", output)

@@ -55,7 +55,8 @@ class LanguageModellingTask(ABC):
         self.num_samples: dict[str, int] = info["num_samples"]
         self.fingerprint = info["fingerprint"]
         self.label_names: list[str] = []
-        self.notes: list[str] = list(info["notes"])
+        batch, block = experiment.train.global_batch_size, experiment.task.block_size
+        self.notes: list[str] = [*info["notes"], f"a step is {batch} rows of at most {block} tokens: {batch * block:,}"]
         self.collate = PadRows(info["pad_token_id"], self.IS_CAUSAL)
         self._experiment, self._options, self._folder = experiment, experiment.task, folder
         self._targets = Targets()
@@ -79,8 +80,14 @@ class LanguageModellingTask(ABC):
             self._first_position, self._attention = first_position(network), network.config._attn_implementation
         self._targets.select_in(network)
         new = getattr(network, "new_tensors", [])
-        self.notes += [f"{self._experiment.model.source} has no weights for {', '.join(new)}: they are new"] if new else []
+        note = f"{self._experiment.model.source} has no weights for {', '.join(new)}: they are new"
+        self.notes += [note] if new and note not in self.notes else []
         return network
+
+    @property
+    def head_share(self) -> float:
+        """Returns the share of the tokens that the head computes."""
+        return 1.0 if self.IS_CAUSAL else float(getattr(self._options, "mask_probability", 1.0))
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns float32 [N, vocabulary] for the N targets of the batch alone: the head computes nothing else."""

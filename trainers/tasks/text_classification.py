@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
 from launch.config.experiment import Experiment
 from launch.config.tasks import TextClassification
+from trainers.explaining import can_be_explained, explain_tokens, with_gradients
+from trainers.explanations import explained_indices, explained_texts, pieces
+from trainers.tasks import Batch
 from trainers.tasks.classification import Classification
 from trainers.tasks.labels import read_labels
 from trainers.tasks.texts import TextsTask, prepared
@@ -18,3 +28,28 @@ def build_task(experiment: Experiment) -> TextClassificationTask:
 
 class TextClassificationTask(TextsTask, Classification):
     """See trainers.tasks.Task for what each method promises."""
+
+    def illustrate(self, model: nn.Module, split: str, place: Callable[[Batch], Batch], folder: Path | None) -> str:
+        """Returns which words spoke for the predicted class in a few texts; nothing where ranks divide the model."""
+        if folder is None or not can_be_explained(model):
+            return ""
+        with with_gradients():
+            samples = [self._explained(model, split, index, place) for index in explained_indices(self.num_samples[split])]
+        return explained_texts(split, folder, samples)
+
+    def _explained(self, model: nn.Module, split: str, index: int, place: Callable[[Batch], Batch]) -> dict[str, Any]:
+        batch = dict(place(self.collate([self.dataset(split)[0, index]])))
+        label, ids = int(batch.pop("labels")), batch["input_ids"][0]
+        words, special = pieces(self._tokenizer, ids)
+        with torch.no_grad():
+            predicted = int(self.logits(model, batch)[0].argmax())
+        added, logit, baseline = explain_tokens(model, batch, predicted, self.collate.pad_token_id, special.to(ids.device))
+        return {
+            "index": index,
+            "words": [word for word, is_special in zip(words, special.tolist(), strict=True) if not is_special],
+            "added": added[~special.to(ids.device)].tolist(),
+            "predicted": self.label_names[predicted],
+            "label": self.label_names[label],
+            "logit": logit,
+            "baseline": baseline,
+        }

@@ -41,7 +41,7 @@ def test_the_second_stage_begins_with_the_model_of_the_first(fullrank, pipeline_
     assert answer.code == 0, answer.err
     assert [state(base.with_name(name)) for name in ("id.1-first", "id.2-second")] == [("completed", 1)] * 2
     first, second = (yaml.safe_load((base.with_name(name) / "resolved.yaml").read_text()) for name in ("id.1-first", "id.2-second"))
-    assert second["model"]["source"] == f"{base.with_name('id.1-first')}/model"
+    assert second["model"]["source"] == str(base.with_name("id.1-first"))
     assert (first["seed"], second["seed"]) == (5, 0)
     assert answer.out.count("report      ") == 2
 

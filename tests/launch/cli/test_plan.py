@@ -51,3 +51,8 @@ def test_plan_that_the_machine_keeps_from_starting_ends_with_the_code_of_the_mac
 
 def test_the_version_is_the_installed_one(fullrank):
     assert fullrank("--version").out == f"fullrank {importlib.metadata.version('fullrank')}\n"
+
+
+def test_the_batch_of_a_language_model_is_told_in_tokens(fullrank):
+    answer = fullrank("plan", "causal_lm")
+    assert "4,096 tokens a step at most: 16 rows a step = " in answer.out

@@ -98,7 +98,10 @@ def test_a_head_without_weights_is_new_and_said_to_be(bert: Path, tmp_path: Path
 def test_notes_say_how_many_rows_the_texts_fill(bert: Path, tmp_path: Path) -> None:
     task = built(tmp_path, bert)
     lengths = task.rows("train").lengths()
-    assert task.notes == [f"train: 50 texts of {sum(lengths)} tokens in {len(lengths)} rows of at most 32"]
+    assert task.notes == [
+        f"train: 50 texts of {sum(lengths)} tokens in {len(lengths)} rows of at most 32",
+        "a step is 8 rows of at most 32 tokens: 256",
+    ]
     assert sum(lengths) / (32 * len(lengths)) > 0.9
 
 

