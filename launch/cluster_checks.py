@@ -49,7 +49,7 @@ def cluster_warnings(job: SlurmJob, site: Site | None) -> list[str]:
         warnings.append(f"{plan.run.path} is often a disk of each node's own, and {plan.nodes} nodes must see the same run directory")
     carried = clean_environment(os.environ)
     warnings += [
-        f"{name}={carried[name]} is set in this shell and goes into the job: it {hurt.what}"
+        f"{name}={carried[name]} goes from this shell into the job: {hurt.what}"
         for name, hurt in HURTS.items()
         if name in carried and hurt.is_bad(carried[name])
     ]
@@ -75,7 +75,7 @@ CHECKS: dict[str, Check] = {
     "constraint": site_gives.check_constraint,
     "gpus": site_gives.check_gpus,
     "cpus": site_gives.check_cpus,
-    "memory": site_gives.check_memory,
+    "memory of a node": site_gives.check_memory,
     "array": site_gives.check_array,
     "names": reach.check_names,
     "python": reach.check_python,

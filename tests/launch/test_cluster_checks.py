@@ -162,7 +162,7 @@ def test_variables_that_hurt_are_named(make_job, monkeypatch):
     monkeypatch.setenv("NCCL_P2P_DISABLE", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # does not go into the job
     job, _, _ = make_job({})
-    told = [warning.partition(" ")[0] for warning in cluster_warnings(job, recorded_site()) if "set in this shell and goes into the job" in warning]
+    told = [warning.partition(" ")[0] for warning in cluster_warnings(job, recorded_site()) if "goes from this shell into the job" in warning]
     assert "NCCL_P2P_DISABLE=1" in told
     assert "CUDA_VISIBLE_DEVICES=0" not in told
 
