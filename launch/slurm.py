@@ -29,8 +29,11 @@ from launch.slurm_text import (
     parse_version,
 )
 
-_TIMEOUT_S = 30
+_TIMEOUT_S = 20
 _TRIES = 3
+_PATIENCE_S = 40
+"""No new try after this long: a person waits for the answer."""
+
 _NO_ANSWER = "no answer within"
 _TRANSIENT = (
     "Unable to contact slurm controller",
@@ -231,9 +234,11 @@ def own_defaults(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run(argv: Sequence[str], stdin: str | None = None, folder: Path | None = None, tries: int = _TRIES) -> subprocess.CompletedProcess[str]:
-    said = ""
+    said, started = "", time.monotonic()
     for attempt in range(tries):
         if attempt:
+            if time.monotonic() > started + _PATIENCE_S:
+                break
             time.sleep(2**attempt)
         try:
             ended = subprocess.run(

@@ -12,7 +12,7 @@ import typer
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
 from launch.cli.show import table
 from launch.config.metrics import last_records, read_metrics
-from launch.runs import RunState, list_runs, read_run
+from launch.runs import ALIVE, RunState, list_runs, read_run
 from launch.sweeps import Sweep, find_sweep, read_results, result_rows
 
 
@@ -41,13 +41,19 @@ def status(
 
 
 def print_sweep(sweep: Sweep, as_json: bool) -> None:
-    """Prints what each run of an array reached, the best on the validation split first; the test split is shown of that one alone."""
+    """Prints what each run of an array reached, the best on the validation split first.
+
+    The test split is shown of that one alone, once all have ended: until then another may be chosen.
+    """
     results = read_results(sweep)
     if as_json:
         print(json.dumps({"sweep": str(sweep.path), "metric": sweep.metric, "runs": [result.as_dict() for result in results]}, indent=2))
         return
     print("\n".join(table(result_rows(sweep, results))))
-    if results[0].value is not None and results[0].test:
+    left = sum(result.state.state in ALIVE for result in results)
+    if left:
+        print(f"{left} of {len(results)} runs have not ended; then the test split of the best one is shown", file=sys.stderr)
+    elif results[0].value is not None and results[0].test:
         scores = "  ".join(
             f"{name} {value:.4f}" for name, value in results[0].test.items() if isinstance(value, float) and name in ("loss", sweep.metric)
         )
