@@ -70,9 +70,9 @@ class Jobs:
             return Standing("cancelled", "cancelled")
         if queued:
             return judge_gone(status, Accounted(queued[-1].job_id, queued[-1].state, "", "", queued[-1].node_list), job_words(run, ids))
-        accounting = self.accounting or {}
-        known = next((accounting[job] for job in reversed(ids) if job in accounting), None)
-        return judge_gone(status, known, job_words(run, ids))
+        accounting = self.accounting
+        known = next((accounting[job] for job in reversed(ids) if job in accounting), None) if accounting else None
+        return judge_gone(status, known, job_words(run, ids), is_accounting_silent=accounting is None)
 
 
 def job_ids(run: RunDir, status: Mapping[str, Any]) -> list[str]:
@@ -98,17 +98,19 @@ def judge_queued(status: Mapping[str, Any], job: Queued) -> Standing:
     return Standing(state, cause, f"on {job.node_list}")
 
 
-def judge_gone(status: Mapping[str, Any], job: Accounted | None, words: str | None) -> Standing:
+def judge_gone(status: Mapping[str, Any], job: Accounted | None, words: str | None, is_accounting_silent: bool = False) -> Standing:
     """Returns the state of a run whose job is in the queue no more, although the run did not say how it ended; pure.
 
     Args:
         job: what accounting knows of it; None: nothing.
         words: the last ones of the job's log.
+        is_accounting_silent: it is off, or does not answer.
     """
     said = f"; its log ends: {words}" if words else ""
     if job is None or job.ended is None:
         since = f", seen last at step {status['step']}" if status.get("step") is not None else ""
-        why = "accounting does not know it" if job is None else f"accounting says {job.state}"
+        unknown = "accounting is off or does not answer" if is_accounting_silent else "accounting does not know it"
+        why = unknown if job is None else f"accounting says {job.state}"
         return Standing("lost", None, f"its job {status.get('job_id')} is no longer in the queue, and {why}{since}{said}")
     if job.ended == "cancelled":
         return Standing("cancelled", "cancelled", f"Slurm: {job.state}")

@@ -30,6 +30,7 @@ from launch.slurm_text import (
 )
 
 _TIMEOUT_S = 20
+_SUBMIT_TIMEOUT_S = 60
 _TRIES = 3
 _PATIENCE_S = 40
 """No new try after this long: a person waits for the answer."""
@@ -177,7 +178,7 @@ def submit_script(path: Path, folder: Path, options: Sequence[str] = ()) -> str:
     """
     before = _jobs_of_script(path) if options else frozenset()  # a later link of a chain has the script of those before it
     try:
-        answer = _run(["sbatch", "--parsable", *options, str(path)], folder=folder, tries=1)
+        answer = _run(["sbatch", "--parsable", *options, str(path)], folder=folder, tries=1, timeout_s=_SUBMIT_TIMEOUT_S)
     except SlurmError as error:
         if not is_transient(error.problems[0].what) or not (found := _jobs_of_script(path) - before):
             raise
@@ -233,7 +234,9 @@ def own_defaults(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in _KEPT and name.startswith("SBATCH_")}
 
 
-def _run(argv: Sequence[str], stdin: str | None = None, folder: Path | None = None, tries: int = _TRIES) -> subprocess.CompletedProcess[str]:
+def _run(
+    argv: Sequence[str], stdin: str | None = None, folder: Path | None = None, tries: int = _TRIES, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
     said, started = "", time.monotonic()
     for attempt in range(tries):
         if attempt:
@@ -249,10 +252,10 @@ def _run(argv: Sequence[str], stdin: str | None = None, folder: Path | None = No
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s or _TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
-            said = f"{_NO_ANSWER} {_TIMEOUT_S} s"
+            said = f"{_NO_ANSWER} {timeout_s or _TIMEOUT_S} s"
             continue
         except FileNotFoundError as error:
             raise PreflightError(Problem(f"{argv[0]} is not on this machine", fix="log in to the cluster's login node first")) from error

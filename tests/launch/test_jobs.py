@@ -116,3 +116,8 @@ def test_a_stopped_run_whose_next_job_waits_is_in_the_queue(tmp_path, monkeypatc
     monkeypatch.setattr("launch.jobs.ask_queue", lambda: {"13": waiting})
     found = Jobs().standing(run, {"state": "stopped", "cause": "preempted", "job_id": "12"})
     assert (found.state, found.note) == ("requeued", "waits for the job before it in its chain")
+
+
+def test_a_silent_accounting_is_told_from_one_that_does_not_know():
+    found = judge_gone(RUNNING, None, None, is_accounting_silent=True)
+    assert found.note == "its job 12 is no longer in the queue, and accounting is off or does not answer, seen last at step 40"
