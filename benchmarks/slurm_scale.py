@@ -75,7 +75,7 @@ def make_experiment(folder: Path) -> tuple[Path, Path]:
     experiment = folder / "tiny.yaml"
     experiment.write_text(
         f"name: tiny\nmodel: {{source: {folder}/bert}}\ntask: {{kind: text_classification, text: text, label: label}}\n"
-        f"data: {{source: {folder}/train.tsv, format: tsv, validation_fraction: 0.1}}\n"
+        f"data: {{source: {folder}/train.tsv, format: tsv, splits: {{validation: null}}, validation_fraction: 0.1}}\n"
         "train: {duration: 12 steps, global_batch_size: 12}\noptimizer: {lr: 1.0e-3}\n"
     )
     site = folder / "site.yaml"
