@@ -9,6 +9,7 @@ from typing import Any
 from launch.config.experiment import Experiment
 from launch.config.quantities import show_count
 from launch.config.resolve import LARGEST_DEFAULT_MICRO_BATCH, divisors
+from launch.config.tasks import Ner, QuestionAnswering
 from launch.config.tasks.texts import TextsSection
 from launch.gpus import Gpu
 from launch.memory import GIB, Budget, Layout, Memory, activation_bytes, estimate, gpu_budget, host_budget, strategies_by_cost
@@ -115,7 +116,7 @@ def find_budget(launch: LaunchPlan, machine: Machine) -> Budget | None:
 
 def find_activations(experiment: Experiment, launch: LaunchPlan, size: ModelSize, micro_batch_size: int) -> int | None:
     """Returns the bytes of a micro-batch's activations, None where no formula is known."""
-    if size.transformer is None or not isinstance(experiment.task, TextsSection):
+    if size.transformer is None or not isinstance(experiment.task, TextsSection | Ner | QuestionAnswering):
         return None
     checkpointing = experiment.model.gradient_checkpointing or bool(launch.strategy.fsdp and launch.strategy.fsdp.activation_checkpointing)
     dropout = experiment.model.dropout != 0

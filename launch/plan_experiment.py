@@ -50,6 +50,7 @@ def plan_experiment(loaded: LoadedExperiment, strategy: Strategy, probe: Experim
     """
     experiment = _with_absolute_sources(resolve(loaded), probe)
     _refuse_sync_without_gpus(loaded, strategy, probe)
+    _refuse_thawing(loaded, strategy)
     asked = loaded.experiment.train.precision
     launch = plan_processes(experiment.name, strategy, probe, options, Asked(asked, loaded.origins["train.precision"]) if asked else None)
     decided = _decided_micro_batch(experiment, launch, probe, options)
@@ -145,6 +146,13 @@ def _batch_origin(loaded: LoadedExperiment, batches: BatchArithmetic, decided: i
     if decided is not None:
         return Origin("derived", "an earlier attempt" if decided == options.micro_batch_size else "the largest that fits, by the memory estimate")
     return Origin("derived", f"{batches.global_batch_size} samples / {batches.world_size} process{'es' if batches.world_size > 1 else ''}")
+
+
+def _refuse_thawing(loaded: LoadedExperiment, strategy: Strategy) -> None:
+    """DeepSpeed divides at the start what is trained then."""
+    if loaded.experiment.train.unfreeze_at and strategy.engine == "deepspeed":
+        what, fix = "DeepSpeed divides at the start what is trained then", "--strategy ddp or fsdp2, which thaw; or train.unfreeze_at={}"
+        raise ConfigError(loaded.problem("train.unfreeze_at", what, fix=fix))
 
 
 def _refuse_sync_without_gpus(loaded: LoadedExperiment, strategy: Strategy, probe: ExperimentProbe) -> None:

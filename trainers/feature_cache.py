@@ -28,7 +28,7 @@ from trainers.feature_seam import FEATURES, NoSeamError, Seam, attach_head, comp
 from trainers.loader import build_evaluation_loader, move_batch
 from trainers.sampler import Indices, evaluation_batches
 from trainers.stopping import StopChecks, StopRequests
-from trainers.tasks import Batch, Task
+from trainers.tasks import Batch, Sample, SampleKey, Task
 from trainers.tasks.classification import Classification
 
 FORMAT_VERSION = 1
@@ -89,24 +89,25 @@ class FeatureTask:
     def dataset(self, split: str) -> FeatureDataset:
         return FeatureDataset(self._folder / split)
 
-    def collate(self, samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Returns features, [B, ...], and labels, [B]."""
-        features, labels = zip(*samples, strict=True)
-        return {FEATURES: torch.stack(features), "labels": torch.stack(labels)}
+        return {name: torch.stack([sample[name] for sample in samples]) for name in (FEATURES, "labels")}
 
-    def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> Any:
-        return self._of_head.train_loss(model, batch, label_smoothing)
+    def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        losses: tuple[Tensor, Tensor] = self._of_head.train_loss(model, batch, label_smoothing)
+        return losses
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> Any:
-        return self._of_head.evaluate_batch(model, batch)
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        judged: tuple[Tensor, Tensor, tuple[Any, ...]] = self._of_head.evaluate_batch(model, batch)
+        return judged
 
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         """No token is computed again."""
         return 0, 0
 
 
-class FeatureDataset(Dataset[tuple[Tensor, Tensor]]):
-    """(features, label) of each sample of a split, by (epoch, index), from memory-mapped files."""
+class FeatureDataset(Dataset[Sample]):
+    """`features` and `labels` (one) of each sample of a split, by (epoch, index), from memory-mapped files."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors.torch import load_file
@@ -117,9 +118,9 @@ class FeatureDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._place)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: SampleKey) -> Sample:
         number, row = self._place[key[1]]
-        return self._files[number][FEATURES][row], self._files[number]["labels"][row]
+        return {name: self._files[number][name][row] for name in (FEATURES, "labels")}
 
 
 def _agreed_seam(engine: Engine, task: Task, model: nn.Module, experiment: Experiment) -> Seam:

@@ -159,6 +159,14 @@ def _target_problems(loaded: LoadedExperiment) -> list[Problem]:
     return [loaded.problem("train.label_smoothing", f"has no meaning for {task.kind}", fix="train.label_smoothing=0.0")]
 
 
+def _thawing_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """Only what is frozen can thaw."""
+    experiment = loaded.experiment
+    if not experiment.train.unfreeze_at or experiment.model.freeze:
+        return []
+    return [loaded.problem("train.unfreeze_at", "nothing is frozen that could thaw", fix="model.freeze=[PATTERN, ...], or train.unfreeze_at={}")]
+
+
 def _image_problems(loaded: LoadedExperiment) -> list[Problem]:
     """The options of a picture's way into the network fit together."""
     task = loaded.experiment.task
@@ -282,6 +290,7 @@ RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
     _target_problems,
     _column_problems,
     _image_problems,
+    _thawing_problems,
     _metric_problems,
     _split_problems,
     _optimizer_problems,

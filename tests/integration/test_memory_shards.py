@@ -14,6 +14,8 @@ from launch.memory import Layout, estimate
 from launch.model_size import read_model_size
 from tests.ranks import ROOT, TIMEOUT_S, start_ranks
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:

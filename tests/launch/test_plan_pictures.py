@@ -12,7 +12,7 @@ import pytest
 from launch.config.errors import ConfigError
 from launch.config.load import load_experiment
 from launch.config.sources import LocalPath, TorchvisionModel
-from launch.config.strategy import AUTO
+from launch.config.strategy import AUTO, Strategy, load_strategy
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.probe import Probe
@@ -29,11 +29,13 @@ optimizer: {lr: 0.1}
 
 @pytest.fixture
 def planned(tmp_path: Path, make_probe: Callable[..., Probe]) -> Callable[..., ExperimentPlan]:
-    def plan(*overrides: str, name: str = "resnet50", processes: int = 1, num_gpus: int = 0, **known: Any) -> ExperimentPlan:
+    def plan(
+        *overrides: str, name: str = "resnet50", processes: int = 1, num_gpus: int = 0, strategy: Strategy = AUTO, **known: Any
+    ) -> ExperimentPlan:
         path = tmp_path / "pictures.yaml"
         path.write_text(EXPERIMENT)
         probe = replace(make_probe(num_gpus=num_gpus), model=TorchvisionModel(name, None), **known)
-        return plan_experiment(load_experiment(str(path), overrides), AUTO, probe, Options(Path("/runs/x/y"), processes_per_node=processes))
+        return plan_experiment(load_experiment(str(path), overrides), strategy, probe, Options(Path("/runs/x/y"), processes_per_node=processes))
 
     return plan
 
@@ -66,6 +68,13 @@ def test_sync_batch_norm_needs_gpus(planned):
     with pytest.raises(ConfigError, match="SyncBatchNorm exists on GPUs only"):
         planned("model.batch_norm=sync")
     planned("model.batch_norm=sync", num_gpus=2, processes=2)
+
+
+def test_deepspeed_cannot_thaw_and_the_plan_says_so(planned):
+    thawing = ("model.freeze=[layer1.*]", "train.unfreeze_at={1 epoch: ['*']}")
+    assert list(planned(*thawing).experiment.train.unfreeze_at.values()) == [["*"]]
+    with pytest.raises(ConfigError, match=r"train\.unfreeze_at: DeepSpeed divides at the start what is trained then"):
+        planned(*thawing, strategy=load_strategy("zero2"), num_gpus=2, processes=2)
 
 
 def test_a_file_of_weights_becomes_an_absolute_path(planned):

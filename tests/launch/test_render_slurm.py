@@ -242,5 +242,5 @@ def test_stock_form_puts_back_only_what_has_trained(trains, is_requeued, make_jo
         (folder / name).chmod(0o755)
     (tmp_path / "script").write_text(text)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node1"}
-    ended = subprocess.run(["bash", str(tmp_path / "script")], env=environment, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run(["bash", str(tmp_path / "script")], env=environment, capture_output=True, text=True, timeout=200)
     assert (ended.returncode, (tmp_path / "requeued").exists()) == (0 if trains else 1, is_requeued), ended.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
@@ -24,7 +25,7 @@ from trainers.images.scan import Scan, scan_pictures
 from trainers.images.transforms import build_evaluation_transform, build_training_transform, shortest_edge
 from trainers.once import make_once
 from trainers.rows import BadRows, Split
-from trainers.tasks import Batch
+from trainers.tasks import Batch, Sample
 from trainers.tasks.labels import Labels, missing_classes, read_labels
 
 MAX_LISTED_ROWS = 20
@@ -61,7 +62,11 @@ class PictureSamples:
             return options.mean, options.std
         return find_statistics(self._experiment.model, options.channels)
 
-    def dataset(self, split: str) -> PictureDataset:
+    def dataset(self, split: str) -> Dataset[Sample]:
+        return self.pictures(split)
+
+    def pictures(self, split: str) -> PictureDataset:
+        """Returns the pictures of a split as training sees them, or an evaluation."""
         options = self.options
         return PictureDataset(
             self._folder / f"{split}.arrow",
@@ -85,7 +90,7 @@ class PictureSamples:
         """Writes the picture as the network sees it in an evaluation, and returns a link to it in Markdown."""
         from PIL import Image
 
-        pixels, _ = self.dataset(split).read(index)
+        pixels, _ = self.pictures(split).read(index)
         path = folder / f"{split}-{index}.png"
         folder.mkdir(parents=True, exist_ok=True)
         shown = build_evaluation_transform(self.options)(pixels)

@@ -19,7 +19,7 @@ from trainers.images.dataset import PictureDataset, collate_pictures, sample_see
 from trainers.images.samples import PictureSamples, prepared
 from trainers.images.transforms import normalised
 from trainers.own_networks import build_sized_network, save_sized_network
-from trainers.tasks import Batch
+from trainers.tasks import Batch, Sample, SampleKey
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -46,8 +46,8 @@ class AutoencoderTask(PictureSamples):
         self.options: Autoencoder = experiment.task
         self.collate = collate_partly_hidden
 
-    def dataset(self, split: str) -> PictureDataset | PartlyHidden:
-        whole, options = super().dataset(split), self.options
+    def dataset(self, split: str) -> Dataset[Sample]:
+        whole, options = self.pictures(split), self.options
         hides = split == "train" and options.hidden > 0
         return PartlyHidden(whole, options.hidden, options.hidden_size, options.size, self._experiment.seed) if hides else whole
 
@@ -80,7 +80,7 @@ class AutoencoderTask(PictureSamples):
     def illustrate(self, model: nn.Module, split: str, place: Callable[[Batch], Batch], folder: Path | None) -> str:
         """Shows the first pictures of a split above what the network makes of them."""
         samples = self.dataset(split)
-        shown = place(self.collate([samples[0, index] for index in range(min(NUM_SHOWN, len(samples)))]))
+        shown = place(self.collate([samples[0, index] for index in range(min(NUM_SHOWN, self.num_samples[split]))]))
         reconstruction, target = self._reconstruct(model, shown)
         if folder is None:
             return ""
@@ -113,7 +113,7 @@ class AutoencoderTask(PictureSamples):
         return output.float(), target
 
 
-class PartlyHidden(Dataset[dict[str, Any]]):
+class PartlyHidden(Dataset[Sample]):
     """Samples with `shown`, bool [1, size, size]: which pixels the network sees, drawn from (seed, epoch, index) (He et al., arXiv:2111.06377)."""
 
     def __init__(self, pictures: PictureDataset, probability: float, edge: int, size: int, seed: int) -> None:
@@ -122,7 +122,7 @@ class PartlyHidden(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey) -> Sample:
         draw = torch.Generator().manual_seed(sample_seed(self._seed, *key))
         num = -(-self._size // self._edge)
         squares = torch.rand(1, num, num, generator=draw) >= self._probability
@@ -130,7 +130,7 @@ class PartlyHidden(Dataset[dict[str, Any]]):
         return {**self._pictures[key], "shown": shown}
 
 
-def collate_partly_hidden(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+def collate_partly_hidden(samples: list[Sample]) -> dict[str, Tensor]:
     """Returns pixels, uint8 [B, C, size, size], labels, int64 [B], and where something is hidden `shown`, bool [B, 1, size, size]."""
     batch = collate_pictures(samples)
     return batch | {"shown": torch.stack([sample["shown"] for sample in samples])} if "shown" in samples[0] else batch

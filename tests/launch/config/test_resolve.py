@@ -74,6 +74,7 @@ def test_last_smaller_batch_is_a_step():
         (["optimizer.name=sgd", "optimizer.eps=1e-6"], "optimizer.eps", "has no meaning for sgd"),
         (["optimizer.name=sgd", "optimizer.nesterov=true"], "optimizer.nesterov", "needs a momentum"),
         (["schedule.decay=10 %"], "schedule.decay", "has no meaning for linear"),
+        (["train.unfreeze_at={1 epoch: ['*']}"], "train.unfreeze_at", "nothing is frozen that could thaw"),
     ],
 )
 def test_setting_that_cannot_take_effect_is_refused(load, overrides, key, what):

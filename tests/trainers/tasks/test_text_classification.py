@@ -285,7 +285,7 @@ def test_processes_that_start_together_prepare_once(values: dict[str, Any], tmp_
         f"print(build_task(Experiment.model_validate({values!r})).num_samples)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = sorted(process.communicate(timeout=120)[0] for process in processes)
+    outputs = sorted(process.communicate(timeout=500)[0] for process in processes)
     counts = "{'train': 30, 'validation': 10}\n"
     assert outputs == sorted([counts, f"prepared\n{counts}"])
     assert [path.suffix for path in (tmp_path / "cache/prepared").iterdir() if path.is_file()] == [".lock"]
