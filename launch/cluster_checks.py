@@ -39,7 +39,7 @@ def run_cluster_checks(job: SlurmJob, loaded: LoadedCluster, probe: Probe, site:
     """Returns what each check found: those of the plan, then those of the cluster."""
     submission = Submission(job, loaded, probe, site)
     own = [result for result in run_checks(job.plan, probe) if result.name not in LOCAL_ONLY]
-    return own + [Result(name, tuple(check(submission)), is_input=False) for name, check in CHECKS.items()]
+    return own + [Result(name, tuple(check(submission)), is_input=False, fine=WHEN_FINE[name]) for name, check in CHECKS.items()]
 
 
 def cluster_warnings(job: SlurmJob, site: Site | None) -> list[str]:
@@ -88,3 +88,27 @@ CHECKS: dict[str, Check] = {
     "port": reach.check_port,
     "stopping": site_gives.check_stopping,
 }
+
+WHEN_FINE: dict[str, str] = {
+    "partition": "it is there, and up",
+    "time": "within the partition's limit, with time to train before the warning",
+    "node count": "the partition has as many, and gives them to one job",
+    "account": "yours, and the partition takes it; or none is named",
+    "qos": "yours, or none is named",
+    "constraint": "nodes have these features, or none is named",
+    "gpus": "nodes have as many of this type, one for each process",
+    "cpus": "nodes have as many, one or more for each process",
+    "memory of a node": "nodes have as much",
+    "array": "the cluster takes as many tasks",
+    "names": "no path that sbatch would read as something else",
+    "python": "a program, or inside the container",
+    "container": "image and mounts are there, or there is none",
+    "inodes": "room for more files",
+    "room for checkpoints": "enough for those that stay, as far as the model's size is known",
+    "cache": "a folder that can be written, or yours at home",
+    "hub on nodes": "nodes reach the hub, or what is needed of it is in the cache",
+    "wandb on nodes": "nodes reach it, or it is not online",
+    "port": "below those that Linux hands out",
+    "stopping": "the training goes on after a stop, or is not to",
+}
+"""What each check says when it finds nothing."""

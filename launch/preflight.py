@@ -28,16 +28,18 @@ class Result:
 
     Args:
         is_input: whether its problems lie in what the person asked for (exit code 2), or in the machine (3).
+        fine: says what was looked at, where WHEN_FINE does not.
     """
 
     name: str
     problems: tuple[Problem, ...]
     is_input: bool
+    fine: str | None = None
 
     @property
     def when_fine(self) -> str:
         """Says what was looked at."""
-        return WHEN_FINE.get(self.name, "nothing wrong")
+        return self.fine or WHEN_FINE.get(self.name, "nothing wrong")
 
 
 def preflight(plan: LaunchPlan, probe: Probe) -> None:

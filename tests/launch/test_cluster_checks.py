@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from launch import preflight
 from launch.cli.planning import make_plan
-from launch.cluster_checks import cluster_preflight, cluster_warnings
+from launch.cluster_checks import CHECKS, WHEN_FINE, cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, FullrankError
 from launch.config.load import shipped_configs
@@ -200,3 +201,8 @@ def test_a_save_longer_than_the_grace_time_is_told(make_job):
     job = replace(job, save=SaveTime(40.0, True, "a save took 40.0 s in an-earlier-run"))
     told = "a save took 40.0 s in an-earlier-run, and a preempted job is killed after 30 s: a smaller checkpoint.every loses less"
     assert told in cluster_warnings(job, recorded_site())
+
+
+def test_every_check_says_what_it_looked_at():
+    assert CHECKS.keys() == WHEN_FINE.keys()
+    assert not CHECKS.keys() & preflight.WHEN_FINE.keys()  # a row of its own beside those of the plan
