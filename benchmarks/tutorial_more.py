@@ -2,8 +2,7 @@
 
     FULLRANK_DATA=../shared/data python benchmarks/tutorial_more.py speech_ctc [--epochs 15]
 
-seq2seq takes its tokenizer from the folder that MINILM names. One process, one thread; prints the score of the last weights and the seconds
-of training.
+One process, one thread; prints the score of the last weights and the seconds of training.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def seq2seq(data: Path, epochs: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, root / "examples/numbers/make_numbers.py", folder], check=True)
         rows = {name: list(csv.DictReader((Path(folder) / f"{name}.tsv").open(), delimiter="\t")) for name in ("train", "test")}
-    tokenizer = AutoTokenizer.from_pretrained(os.environ["MINILM"])
+        tokenizer = AutoTokenizer.from_pretrained(Path(folder) / "tokenizer")
     config = T5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0)
     config.update({"decoder_start_token_id": 0, "eos_token_id": tokenizer.sep_token_id, "pad_token_id": 0})
     network = T5ForConditionalGeneration(config)

@@ -1,11 +1,13 @@
 """Writes numbers in words and in digits: python make_numbers.py FOLDER [--rows 4000] [--seed 0]
 
-FOLDER/train.tsv, validation.tsv and test.tsv, columns words and digits; no number is in two of them.
+FOLDER/train.tsv, validation.tsv and test.tsv, columns words and digits; no number is in two of them. FOLDER/tokenizer knows these words alone.
 """
 
 import argparse
 import random
 from pathlib import Path
+
+from transformers import BertTokenizer
 
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
@@ -23,6 +25,9 @@ def main() -> None:
     for name, part in {"train": numbers[:first], "validation": numbers[first:second], "test": numbers[second:]}.items():
         lines = ["words\tdigits", *(f"{in_words(number)}\t{' '.join(str(number))}" for number in part)]
         (options.folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"0123456789", *ONES, *TENS, "hundred", "thousand"]
+    BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(options.folder / "tokenizer")
+    (options.folder / "tokenizer" / "config.json").write_text('{"model_type": "t5"}\n', encoding="utf-8")
 
 
 def in_words(number: int) -> str:
