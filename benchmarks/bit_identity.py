@@ -1,7 +1,8 @@
 """Stops trainings in chosen places, resumes them, and compares them bit by bit with trainings that nobody stopped.
 
     python benchmarks/bit_identity.py [--tasks text,image] [--processes 1,2,3] [--precisions fp32,bf16] [--workers 0,2]
-                                      [--places random,epoch_edge,mid_accumulation,evaluation,...] [--variants] [--seed 0] [--folder DIR]
+                                      [--places random,epoch_edge,mid_accumulation,evaluation,...] [--variants]
+                                      [--strategy fsdp2|zero1|zero2|zero3] [--seed 0] [--folder DIR]
 
 Prints a line for each combination; exit code 1 if any training was not the same. Compared are all records of metrics.jsonl, the
 final model, and the last checkpoint: weights, optimizer, schedule and every random state.
@@ -30,6 +31,7 @@ import trainers.checkpointing
 import trainers.engine
 import trainers.evaluation
 import trainers.loop
+from tests.engines import STRATEGIES, told, write_strategies
 
 STEPS, STEPS_PER_EPOCH = 21, 6
 WRITERS = {"text": write_text_experiment, "image": write_image_experiment}
@@ -50,9 +52,12 @@ def main(typed: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", default="0,2")
     parser.add_argument("--places", default=USUAL_PLACES, help=f"of {', '.join(PLACES)}")
     parser.add_argument("--variants", action="store_true", help="also plateau, layer_decay, frozen layers and early stopping")
+    parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py; default: one process, or DDP")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args(typed)
+    if options.strategy:
+        forked.load_engines()
     source = random.Random(options.seed)
     layouts = itertools.product(*(getattr(options, name).split(",") for name in ("tasks", "processes", "precisions", "workers")))
     rows = [(f"{task} x{n} {p} workers {w}", task, int(n), [f"train.precision={p}", f"data.num_workers={w}"]) for task, n, p, w in layouts]
@@ -64,8 +69,10 @@ def main(typed: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("FULLRANK_CACHE", str(folder / "cache"))
         experiments = {task: WRITERS[task](folder, STEPS) for task in sorted({row[1] for row in rows})}
+        write_strategies(folder)
         failed = total = 0
-        for name, task, num_processes, words in rows:
+        for name, task, num_processes, settings in rows:
+            words = [*told(folder, options.strategy), *settings]
             whole = folder / name.replace(" ", "_")
             codes = train(experiments[task], whole, num_processes, words)
             if any(codes):
@@ -115,7 +122,14 @@ def at_epoch_edge(chosen: int, source: random.Random) -> Callable[[int], None]:
 def in_accumulation(chosen: int, source: random.Random) -> Callable[[int], None]:
     """The signal comes between two micro-batches of a step."""
     number = 2 * source.randrange(3, 10) + 1
-    return _patch(chosen, trainers.engine.Engine, "backward", number)
+    engines = [trainers.engine.Engine, *trainers.engine.Engine.__subclasses__()]
+    patches = [_patch(chosen, engine, "backward", number) for engine in engines if "backward" in vars(engine)]
+
+    def prepare(rank: int) -> None:
+        for patch in patches:
+            patch(rank)
+
+    return prepare
 
 
 def in_evaluation(chosen: int, source: random.Random) -> Callable[[int], None]:

@@ -195,7 +195,7 @@ def plain_steps(model: Any, samples: Samples, work: Work) -> Iterator[Any]:
     model.to(device).train()
     if torch.distributed.is_initialized():
         model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
     loader = torch.utils.data.DataLoader(samples, work.batch_size, num_workers=NUM_WORKERS, collate_fn=collate, pin_memory=device.type == "cuda")
     for batch in loader:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

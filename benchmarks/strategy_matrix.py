@@ -39,12 +39,14 @@ class Feature:
     Args:
         reference: the strategy it is compared with, None: one process.
         close: how far a loss may be from the reference's.
+        without: strategies that refuse it.
     """
 
     words: tuple[str, ...]
     kind: str = "text"
     reference: str | None = None
     close: float = 1e-5
+    without: tuple[str, ...] = ()
 
 
 FEATURES = {
@@ -56,6 +58,8 @@ FEATURES = {
     "gradient checkpointing": Feature((*SGD, "model.gradient_checkpointing=true")),
     "compile": Feature((*SGD, "model.compile=true")),
     "bf16": Feature((*SGD, "train.precision=bf16"), close=0.05),
+    "LoRA": Feature((*SGD, "model.lora={rank: 4}")),
+    "moving average": Feature((*SGD, "train.ema_decay=0.9"), without=("zero3", "zero3_offload")),
     "BatchNorm": Feature((*SGD, "optimizer.lr=0.05"), "image", "ddp"),
     "BatchNorm in bf16": Feature((*SGD, "optimizer.lr=0.05", "train.precision=bf16"), "image", "ddp", close=0.05),
 }
@@ -90,10 +94,19 @@ def main(typed: Sequence[str] | None = None) -> int:
             words = ["--config", str(experiments[feature.kind]), *SHARED, *feature.words]
             reference = case / (feature.reference or "one")
             train(reference, words, 2 if feature.reference else 1)
-            cells = [judge(case / strategy, reference, [*told(folder, strategy), *words], feature.close) for strategy in strategies]
-            failed += sum(not cell.endswith("exact") for cell in cells)
+            cells = []
+            for strategy in strategies:
+                typed_words, run = [*told(folder, strategy), *words], case / strategy
+                cells.append(refusal(run, typed_words) if strategy in feature.without else judge(run, reference, typed_words, feature.close))
+            failed += sum(not cell.endswith(("exact", "refused")) for cell in cells)
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     return int(failed > 0)
+
+
+def refusal(run: Path, words: list[str]) -> str:
+    """Returns a cell of a training that is to be refused."""
+    ended = train(run, words, 2)
+    return "refused" if (ended or "").startswith("ended with 2") else f"not refused: {ended or 'trained'}"
 
 
 def judge(run: Path, reference: Path, words: list[str], close: float) -> str:

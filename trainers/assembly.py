@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from launch.config.changes import check_end
 from launch.config.experiment import Experiment, dump_experiment
@@ -28,16 +29,18 @@ from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
 from trainers.feature_cache import FeatureTask, use_cached_features
-from trainers.hardware import choose_precision
 from trainers.flops import arithmetic_facts, flops_per_token
+from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
 from trainers.lora import AdapterFiles, add_adapters
+from trainers.manifest import find_newest
 from trainers.model_files import ModelFiles, WholeModel
 from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
 from trainers.own_code import use_own_code
 from trainers.random_states import seed_random_states
+from trainers.rehearsal import RehearsalWatch, prepare_what_fits
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
@@ -90,20 +93,28 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
     flops = flops_per_token(model, getattr(task, "head_share", 0.0)) if experiment.task.READS == "texts" else None
-    files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
     num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
+    files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     thawing = plan_thawing(model, experiment, engine, per_epoch, num_steps)
-    model, optimizer = engine.prepare(model, lambda prepared: build_optimizer(prepared, experiment.optimizer, thawing.names))
+    newest = engine.from_main(find_newest(run) if world.is_main else None)
+    watch = None if newest else RehearsalWatch(attempt, crash, world.is_main)
+
+    def build() -> nn.Module:
+        return build_model(task, experiment)
+
+    def build_trained(prepared: nn.Module) -> Optimizer:
+        return build_optimizer(prepared, experiment.optimizer, thawing.names)
+
+    model, optimizer, arithmetic = prepare_what_fits(engine, task, model, build, build_trained, arithmetic, watch)
     schedule = build_schedule(optimizer, experiment.schedule, num_steps, per_epoch)
     average = build_average(engine, model, optimizer, experiment.train.ema_decay)
     with all_thawed(engine.unwrap(model), thawing):
-        arithmetic = fit_micro_batch(engine, task, model, joined.arithmetic)
+        arithmetic = fit_micro_batch(engine, task, model, arithmetic)
     settle_reduction_order(engine, task, model, arithmetic.micro_batch_size)
     seed_random_states(experiment.seed, world.rank)
 
     checkpoints = Checkpoints(run, experiment.checkpoint, engine, task, values, files, average)
-    newest = engine.from_main(checkpoints.find_newest() if world.is_main else None)
     progress = checkpoints.restore(newest, model, optimizer, schedule) if newest else Progress()
     check_end(run.path, progress.step, num_steps)
     stops.leave_if_asked(engine.sum_over_ranks, "loading the model")
@@ -119,7 +130,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         update_status(run, strategy=engine.describe(), parameter_bytes=held)
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
-        console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: the larger ran out of memory on a rank")
+        console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: a rank has no memory for the larger")
     for note in (*feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)

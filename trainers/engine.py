@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Precision
+from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
 from trainers.hardware import ACCELERATE_PRECISION, choose_device, prepare_arithmetic, refuse_precision
 from trainers.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
@@ -54,6 +55,8 @@ class Engine:
     """Whether a rank holds a part of the parameters: then all ranks must make equally many forward passes, together."""
     divides_state = False
     """Whether a rank holds a part of the optimizer's state: then every rank writes its share of a checkpoint."""
+    is_unchanged_by_passes = True
+    """Whether a forward and backward pass whose gradients are dropped leaves everything as it was."""
     can_thaw = True
     """Whether parameters can begin to be trained while the training goes on (see thaw)."""
 
@@ -99,6 +102,12 @@ class Engine:
         model.to(self.device)
         prepared: tuple[nn.Module, Any] = self.accelerator.prepare(model, build_optimizer(model))
         return prepared
+
+    def use(self, arithmetic: BatchArithmetic) -> None:
+        """Prepares from here on for another division of the global batch."""
+
+    def discard(self) -> None:
+        """Lets go of what was prepared: its owner does too, and prepares anew."""
 
     def thaw(self, model: nn.Module, parameters: Iterable[Tensor]) -> nn.Module:
         """Lets parameters be trained from the next step on, and returns the model to call instead. Every rank must call this, between two steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def flops_per_token(network: nn.Module, head_share: float = 0.0) -> int:
             predicted of each, nearly 0 where one vector of a whole text is classified.
     """
     body = {id(module) for name, module in getattr(network, "base_model", network).named_modules() if "pooler" not in name}
-    matrices = [module for module in network.modules() if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"]
+    matrices: list[Any] = [module for module in network.modules() if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"]
     shares = [(module.weight, 1.0 if id(module) in body else head_share) for module in matrices]
     return round(sum(share * (6 if weight.requires_grad else 4) * weight.numel() for weight, share in shares))
 

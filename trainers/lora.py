@@ -36,6 +36,9 @@ def add_adapters(model: Any, options: Lora, seed: int) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError(Problem(f"peft cannot be imported: {error}", key="model.lora", fix=install_words("lora"))) from error
+    if not hasattr(model, "base_model_prefix"):
+        what = f"{type(model).__name__} is no model of transformers, with a body and a head"
+        raise ConfigError(Problem(what, key="model.lora", fix="model.lora=null"))
     heads = new_modules(model)
     config = LoraConfig(
         r=options.rank,

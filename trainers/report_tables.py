@@ -44,7 +44,7 @@ def training_section(run: RunDir, experiment: Experiment, records: Sequence[Reco
             rows.append((f"{name} (median)", form.format(statistics.median(values)) + spread))
     share = flops_share(run, train)
     if share is not None:
-        rows.append(("share of the matrix rate that was reached", f"{share:.0%} of what one large matrix product had at the start, attention not counted"))
+        rows.append(("share of the matrix rate that was reached", f"{share:.0%} of one large product's, timed at the start; attention not counted"))
     for split in ("validation", "test"):
         counts = [record["num_samples"] for record in records if record["split"] == split and "num_samples" in record]
         if counts:

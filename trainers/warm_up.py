@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -37,10 +38,10 @@ def fit_micro_batch(engine: Engine, task: Task, model: nn.Module, arithmetic: Ba
     """Returns the arithmetic with the largest micro-batch, at most the one given, whose longest samples fit into every rank's memory.
 
     Every rank must call this. The ranks talk only between the passes, so that one that runs out of memory leaves no other waiting;
-    engines that divide parameters talk inside them, and DeepSpeed is bound to its batch size: there it is left as it is. An optimizer
-    of two moments a parameter is allowed for. It draws random numbers.
+    engines that divide talk inside them, and have had their pass (trainers/rehearsal.py). An optimizer of two moments a parameter is
+    allowed for. It draws random numbers.
     """
-    if engine.divides_state or engine.device.type != "cuda":
+    if engine.divides_state or not can_run_out_of_memory(engine):
         return arithmetic
     smaller = [size for size in divisors(arithmetic.global_batch_size // arithmetic.world_size) if size <= arithmetic.micro_batch_size]
     for size in reversed(smaller):
@@ -48,6 +49,16 @@ def fit_micro_batch(engine: Engine, task: Task, model: nn.Module, arithmetic: Ba
         if fits:
             return resolve_batches(arithmetic.global_batch_size, arithmetic.world_size, size)
     return arithmetic  # not even one sample fits: the first step says so
+
+
+def can_run_out_of_memory(engine: Engine) -> bool:
+    """Returns whether memory that is missing is an error that can be met: on a GPU, or under `ulimit -v`. Elsewhere the system kills."""
+    return engine.device.type == "cuda" or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is missing; torch has a class for it on GPUs alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def longest_samples(task: Task, num_samples: int) -> list[int]:
@@ -67,7 +78,7 @@ def throw_away_pass(engine: Engine, task: Task, model: nn.Module, indices: Seque
         loss_sum, _ = task.train_loss(model, move_batch(batch, engine.device), 0.0)
         engine.backward(loss_sum, 1.0)
     finally:
-        model.zero_grad(set_to_none=True)
+        engine.unwrap(model).zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
@@ -80,7 +91,9 @@ def _runs_out_of_memory(engine: Engine, task: Task, model: nn.Module, indices: S
         moments += [torch.empty_like(parameter) for parameter in model.parameters() if parameter.requires_grad for _ in range(2)]
         with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
             throw_away_pass(engine, task, model, indices)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return True
     finally:
         moments.clear()

@@ -93,6 +93,11 @@ def test_a_network_without_usual_layers_is_refused_with_what_there_is() -> None:
         add_adapters(network, Lora(), seed=0)
 
 
+def test_a_network_that_is_not_of_transformers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.lora: Linear is no model of transformers"):
+        add_adapters(nn.Linear(2, 2), Lora(), seed=0)
+
+
 def test_the_head_of_a_model_for_pictures_is_trained_too() -> None:
     model = add_adapters(ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_labels=3, **SIZES)), Lora(), seed=0)
     assert [name for name in trained(model) if "lora" not in name] == [

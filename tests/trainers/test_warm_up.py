@@ -35,7 +35,9 @@ class Task:
 
 
 def engine() -> Any:
-    return SimpleNamespace(device=torch.device("cpu"), backward=lambda loss, count: loss.backward())
+    return SimpleNamespace(
+        device=torch.device("cpu"), backward=lambda loss, count: loss.backward(), unwrap=lambda model: getattr(model, "module", model)
+    )
 
 
 def network() -> nn.Module:

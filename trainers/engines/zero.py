@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trainers.engines.zero_state import ZeroState
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 _CPU_COLLECTIVES = "deepspeed_shm_comm"
 """DeepSpeed's own all-reduce over shared memory: half a minute of g++ at the first start, and not what GPUs run. gloo does it."""
 
@@ -39,6 +40,7 @@ class ZeroEngine(Engine):
 
     name = "deepspeed"
     divides_state = True
+    is_unchanged_by_passes = False
     can_thaw = False
 
     def __init__(self, world: World, strategy: Strategy, precision: Precision, experiment: Experiment, arithmetic: BatchArithmetic) -> None:
@@ -96,6 +98,16 @@ class ZeroEngine(Engine):
     def spread_weights(self, model: nn.Module) -> None:
         assert self.stage < 3, "resolve_deepspeed refuses what would need it"
         self._wrapped.optimizer.update_lp_params()
+
+    def use(self, arithmetic: BatchArithmetic) -> None:
+        """The numbers of the attempt's deepspeed.json are the old ones, and give way."""
+        self._facts = replace(self._facts, batches=arithmetic)
+        config = {key: value for key, value in self._told.config.items() if key not in _BATCH_KEYS}
+        self._told = replace(self._told, config=config)
+
+    def discard(self) -> None:
+        self._wrapped.destroy()
+        self._wrapped = self._state = None
 
     def describe(self) -> str:
         offload = [f"{what} in {where}" for what, where in self._offloaded().items()]

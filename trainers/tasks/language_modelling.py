@@ -74,7 +74,7 @@ class LanguageModellingTask(ABC):
         return self.rows(split).lengths() if self._options.rows == "single" else None
 
     def build_model(self) -> nn.Module:
-        network = load_model(self.KIND, self._experiment.model, [], self._experiment.seed, self.collate.pad_token_id)
+        network: Any = load_model(self.KIND, self._experiment.model, [], self._experiment.seed, self.collate.pad_token_id)
         if self._options.rows == "packed":
             prove_packing(network, self.IS_CAUSAL, len(self.tokenizer))
             self._first_position, self._attention = first_position(network), network.config._attn_implementation

@@ -83,7 +83,7 @@ class QuestionAnsweringTask:
     def train_loss(self, model: nn.Module, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
         """Returns the mean of the two cross-entropies, summed over the windows, and the number of windows."""
         losses = sum(
-            functional.cross_entropy(logits, batch[name], reduction="sum", label_smoothing=label_smoothing)
+            functional.cross_entropy(logits, batch[name], reduction="sum")
             for logits, name in zip(_logits(model, batch), ("first", "last"), strict=True)
         )
         return torch.as_tensor(losses) / 2, torch.tensor(self.batch_count(batch), device=batch["first"].device)

@@ -14,6 +14,7 @@ class QuestionAnswering(TaskSection):
 
     READS = "texts"
     ROWS_ARE_SAMPLES = False
+    SMOOTHS_LABELS = False  # the classes are the tokens of a window: as many as it happens to have
     USAGE = (
         "from trainers.answers import load_answerer",
         'answer = load_answerer("{model}")',

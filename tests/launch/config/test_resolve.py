@@ -74,6 +74,16 @@ def test_last_smaller_batch_is_a_step():
         (["optimizer.name=sgd", "optimizer.eps=1e-6"], "optimizer.eps", "has no meaning for sgd"),
         (["optimizer.name=sgd", "optimizer.nesterov=true"], "optimizer.nesterov", "needs a momentum"),
         (["schedule.decay=10 %"], "schedule.decay", "has no meaning for linear"),
+        (
+            ["model.lora={rank: 4}", "model.freeze=['bert.*']"],
+            "model.freeze",
+            "has no meaning beside model.lora, which freezes all but the adapters and the head",
+        ),
+        (
+            ["model.lora={rank: 4}", "model.source=torchvision://resnet18"],
+            "model.lora",
+            "adapts a pretrained model of transformers, and this is torchvision://resnet18",
+        ),
         (["train.unfreeze_at={1 epoch: ['*']}"], "train.unfreeze_at", "nothing is frozen that could thaw"),
     ],
 )
