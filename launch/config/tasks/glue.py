@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from launch.config.tasks.base import Metrics
 from launch.config.tasks.texts import TextsSection
@@ -46,9 +46,15 @@ GLUE: dict[GlueName, GlueTask] = {
 """Source: the data set card of nyu-mll/glue, the headers of the benchmark's files, and table 1 of the paper."""
 
 
+def _leave_columns_out(schema: dict[str, Any]) -> None:
+    """A file need not say the columns: `name` and `layout` do."""
+    schema["required"] = [key for key in schema["required"] if key not in ("text", "label")]
+
+
 class Glue(TextsSection):
     """One of the nine tasks of GLUE."""
 
+    model_config = ConfigDict(json_schema_extra=_leave_columns_out)
     SMOOTHS_LABELS = False
     USAGE = (
         "from transformers import pipeline",

@@ -29,6 +29,14 @@ def test_each_band_has_mean_0_and_variance_1():
     assert torch.allclose(frames.square().mean(dim=0), torch.ones(20), atol=0.01)
 
 
+def test_an_evaluation_in_bf16_hears_the_same():
+    samples = (tone(700, 8000, 2000) * 9000).to(torch.int16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames = BANDS(samples)
+    assert frames.dtype == torch.float32
+    assert torch.equal(frames, BANDS(samples))
+
+
 def test_a_tone_is_loudest_in_the_band_around_its_frequency():
     silence, sound = torch.zeros(4000, dtype=torch.int16), (tone(1000, 8000, 4000) * 9000).to(torch.int16)
     frames = BANDS(torch.cat([silence, sound]))
