@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class ConvAutoencoder(nn.Module):
@@ -41,7 +42,8 @@ class EncoderClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns logits."""
-        logits: Tensor = self.head(self.encoder(pixels))
+        code = self.encoder(pixels)
+        logits: Tensor = self.head(functional.layer_norm(code, code.shape[1:]))  # of any scale: a reconstruction's code is far from a new head's
         return logits
 
 
