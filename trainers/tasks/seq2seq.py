@@ -131,10 +131,27 @@ class Seq2SeqTask:
         return functional.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="none", label_smoothing=label_smoothing)
 
     def _written(self, model: Any, batch: Batch) -> list[str]:
-        """Returns what the model writes; where ranks share the parameters of one model, all go on until the last has ended."""
-        is_divided = any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in model.parameters())
+        """Returns what the model writes on its own."""
         given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return self._decoded(model.generate(**given, num_beams=self.options.num_beams, do_sample=False, synced_gpus=is_divided))
+        if not any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in model.parameters()):
+            return self._decoded(model.generate(**given, num_beams=self.options.num_beams, do_sample=False))
+        if self.options.num_beams > 1:
+            raise ConfigError(
+                Problem("ranks that divide the parameters write one token after the other", key="task.num_beams", fix="task.num_beams=1")
+            )
+        return self._decoded(self.write_greedily(model, given))
+
+    def write_greedily(self, model: nn.Module, given: Batch) -> Tensor:
+        """Returns the likeliest tokens, int64 [B, L], padded behind the end.
+
+        By whole forward passes, as many on every rank: where ranks divide the parameters, generate() would reach past what gathers them.
+        """
+        written = torch.full((len(given["input_ids"]), 1), self._first_token, device=given["input_ids"].device)
+        for _ in range(self.options.max_target_length):
+            best = model(**given, decoder_input_ids=written, use_cache=False).logits[:, -1].argmax(dim=-1)
+            written = torch.cat([written, best[:, None]], dim=1)
+        ended = (written[:, 1:] == self._end).cumsum(dim=1)
+        return written[:, 1:].masked_fill(ended > 0, self.collate.pad_token_id)
 
     def _decoded(self, tokens: Tensor) -> list[str]:
         texts: list[str] = self.tokenizer.batch_decode(tokens.masked_fill(tokens == NO_LABEL, self.collate.pad_token_id), skip_special_tokens=True)
