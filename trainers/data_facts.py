@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.config.prepared import INFO_FILE
+from launch.config.run_dir import write_json
+from trainers.rows import BadRows
 from trainers.sampler import samples_consumed
 from trainers.tasks import Task
 
@@ -24,6 +27,22 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]
+
+
+def write_facts(folder: Path, num_samples: Mapping[str, int], notes: Sequence[str], bad_rows: BadRows, noun: str = "rows", **facts: Any) -> None:
+    """Writes what a task has to know of its prepared data, last of all: a folder that has this file is whole.
+
+    Args:
+        num_samples: of each split, which lies in <split>.arrow.
+        notes: what a person should know; the skipped rows are added, as so many `noun`.
+    """
+    info = {
+        "num_samples": dict(num_samples),
+        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
+        "notes": [*notes, *bad_rows.notes(noun)],
+        "num_skipped": bad_rows.num_rows,
+    }
+    write_json(folder / INFO_FILE, info | facts)
 
 
 def facts_to_compare(state: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

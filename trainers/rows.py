@@ -66,6 +66,12 @@ class BadRows:
         self.num_rows = 0
         self._stops = on_bad_row == "stop"
 
+    def notes(self, noun: str) -> list[str]:
+        """Returns how many rows were skipped, called `noun`, and the first of them; nothing if none was."""
+        if not self.num_rows:
+            return []
+        return [f"{self.num_rows} {noun} skipped (data.on_bad_row=skip):", *map(str, self.problems[:MAX_NAMED_ROWS])]
+
     def add(self, place: str, what: str, allowed: str | None = None) -> None:
         self.num_rows += 1
         if len(self.problems) < MAX_KEPT_ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def text_problem(column: str, text: object) -> str | None:
 def tokenizers_version() -> str:
     """Returns the version of the tokenizers library: another may cut texts into other tokens."""
     return importlib.metadata.version("tokenizers")
+
+
+def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
+    """Returns what prepared data keeps of the tokenizer that made it, whose threads are done then."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns at every fork of a data worker otherwise
+    return {"pad_token_id": tokenizer.pad_token_id, "padding_side": tokenizer.padding_side, "tokenizers": tokenizers_version()}
 
 
 def is_whole(folder: Path) -> bool:

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks import Pictures
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide
 from trainers.images.dataset import PictureDataset, collate_pictures, write_pictures
 from trainers.images.networks import find_statistics
@@ -27,8 +27,6 @@ from trainers.once import make_once
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch, Sample
 from trainers.tasks.labels import Labels, missing_classes, read_labels
-
-MAX_LISTED_ROWS = 20
 
 
 def prepared(experiment: Experiment) -> tuple[Path, dict[str, Any]]:
@@ -119,11 +117,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         num_samples[name], shapes[name] = write_pictures(path, split, options.image, split.columns[options.label], split.columns[_NEEDS_PILLOW])
     notes += [f"{count} pictures {what}" for what, count in scan.conversions.most_common()]
     notes += missing_classes(set(rows["train"].columns[options.label]), labels.names, data.limit)
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} pictures skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    facts = {"num_samples": num_samples, "shapes": shapes, "label_names": labels.names, "notes": notes, "num_skipped": bad_rows.num_rows}
-    facts["fingerprint"] = fingerprint_files(folder / f"{name}.arrow" for name in num_samples)
-    write_json(folder / INFO_FILE, facts)
+    write_facts(folder, num_samples, notes, bad_rows, "pictures", shapes=shapes, label_names=labels.names)
 
 
 _NEEDS_PILLOW = "needs_pillow"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks.language_modelling import LanguageModelling
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.packing import attention_within_segments, first_position, prove_packing
@@ -32,13 +31,12 @@ from trainers.row_batches import PadRows
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.token_rows import Tokens, joined_rows, packed_rows, single_rows
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizers_version
+from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
 from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 Value = TypeVar("Value")
 ROW_MAKERS = {"packed": packed_rows, "joined": joined_rows, "single": single_rows}
 
@@ -196,18 +194,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         if not num_samples[name]:
             raise ConfigError(Problem(f"the texts of the {name} split have no tokens", split.origin, "task.text"))
         notes.append(f"{name}: {counted.texts:,} texts of {counted.tokens:,} tokens in {num_samples[name]:,} rows of at most {options.block_size}")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {
-        "num_samples": num_samples,
-        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
-        "notes": notes,
-        "num_skipped": bad_rows.num_rows,
-        "pad_token_id": tokenizer.pad_token_id,
-        "tokenizers": tokenizers_version(),
-    }
-    write_json(folder / INFO_FILE, info)
+    write_facts(folder, num_samples, notes, bad_rows, **tokenizer_facts(tokenizer))
 
 
 class Counted:

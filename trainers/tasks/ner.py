@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,10 +16,10 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks import Ner
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.entities import EntityConfusion, EntityF1, EntityPrecision, EntityRecall, Span, confusion, find_spans, tag_names
 from trainers.once import make_once
@@ -29,13 +28,12 @@ from trainers.rendering import escaped, table
 from trainers.rows import BadRows, Split
 from trainers.tagged_words import Tags, read_tags
 from trainers.tasks import Batch
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, tokenizers_version
+from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, tokenizer_facts
 from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 NUM_SHOWN = 12
 """Sentences that the report shows."""
 
@@ -175,21 +173,8 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     rows = divide({name: _usable(split, options.tags, tags.numbers[name]) for name, split in splits.items()}, data, experiment.seed)
     cut = _Cut()
     num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, options, tokenizer, cut)) for name, split in rows.items()}
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = [*tags.notes, *cut.notes(options.max_length), *_missing_types(rows["train"].columns[options.tags], tags)]
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {
-        "num_samples": num_samples,
-        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
-        "types": tags.types,
-        "notes": notes,
-        "num_skipped": bad_rows.num_rows,
-        "pad_token_id": tokenizer.pad_token_id,
-        "padding_side": tokenizer.padding_side,
-        "tokenizers": tokenizers_version(),
-    }
-    write_json(folder / INFO_FILE, info)
+    write_facts(folder, num_samples, notes, bad_rows, types=tags.types, **tokenizer_facts(tokenizer))
 
 
 class _Cut:

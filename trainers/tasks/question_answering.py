@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +14,11 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks import QuestionAnswering
 from trainers.answers import AnswerF1, ExactMatch, best_span, judge
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_model, load_tokenizer
@@ -27,13 +26,12 @@ from trainers.question_rows import CollateQuestions, QuestionDataset, Questions,
 from trainers.rendering import escaped, table
 from trainers.rows import BadRows
 from trainers.tasks import Batch
-from trainers.tokenising import check_positions, is_whole, tokenizers_version
+from trainers.tokenising import check_positions, is_whole, tokenizer_facts
 from trainers.tokens import PadTokens, TokenDataset
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 NUM_SHOWN = 12
 """Questions that the report shows."""
 
@@ -175,18 +173,13 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     rows = {name: usable_questions(split, options, tokenizer, bad_rows) for name, split in splits.items()}
     bad_rows.check()
     counts = {name: write_questions(folder, name, split, options, tokenizer) for name, split in divide(rows, data, experiment.seed, by).items()}
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = [f"{name}: {num_questions} questions in {num_windows} windows" for name, (num_questions, num_windows) in counts.items()]
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {
-        "num_samples": {name: num_windows if name == "train" else num_questions for name, (num_questions, num_windows) in counts.items()},
-        "num_windows": {name: num_windows for name, (_, num_windows) in counts.items()},
-        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in counts),
-        "notes": notes,
-        "num_skipped": bad_rows.num_rows,
-        "pad_token_id": tokenizer.pad_token_id,
-        "padding_side": tokenizer.padding_side,
-        "tokenizers": tokenizers_version(),
-    }
-    write_json(folder / INFO_FILE, info)
+    num_samples = {name: num_windows if name == "train" else num_questions for name, (num_questions, num_windows) in counts.items()}
+    write_facts(
+        folder,
+        num_samples,
+        notes,
+        bad_rows,
+        num_windows={name: num_windows for name, (_, num_windows) in counts.items()},
+        **tokenizer_facts(tokenizer),
+    )

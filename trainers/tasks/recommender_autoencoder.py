@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.own_networks import build_sized_network, save_sized_network
@@ -28,7 +28,6 @@ from trainers.tasks import Batch
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 NUM_SHOWN, MAX_SHOWN_ITEMS = 6, 12
 """People, and items of each, that the report shows."""
 
@@ -156,7 +155,4 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     numbered, notes = number_likes(rows, catalogue)
     num_samples = {name: write_people(folder / f"{name}.arrow", likes) for name, likes in numbered.items()}
     notes = [f"{count} {what} left out" for what, count in left_out.most_common()] + notes
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {"num_samples": num_samples, "items": catalogue.names, "counts": catalogue.counts, "notes": notes}
-    write_json(folder / INFO_FILE, info | {"fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples)})
+    write_facts(folder, num_samples, notes, bad_rows, "rows", items=catalogue.names, counts=catalogue.counts)

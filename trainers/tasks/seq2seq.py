@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +16,22 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks.seq2seq import Seq2Seq
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.once import make_once
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped, table
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizers_version
+from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
 from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 NUM_SHOWN = 8
 """Texts whose answers the report shows."""
 TARGET = "targets"
@@ -196,19 +194,8 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         pairs = _Tokenised(split, options, tokenizer, end)
         num_samples[name] = write_tokens(folder / f"{name}.arrow", iter(pairs))
         num_cut += pairs.num_cut
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = [f"{num_cut} targets cut at task.max_target_length {options.max_target_length}"] if num_cut else []
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {
-        "num_samples": num_samples,
-        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
-        "notes": notes,
-        "pad_token_id": tokenizer.pad_token_id,
-        "end_token_id": end,
-        "tokenizers": tokenizers_version(),
-    }
-    write_json(folder / INFO_FILE, info)
+    write_facts(folder, num_samples, notes, bad_rows, end_token_id=end, **tokenizer_facts(tokenizer))
 
 
 class _Tokenised:

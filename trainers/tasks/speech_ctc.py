@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks.speech_ctc import SpeechCtc
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide
 from trainers.once import make_once
 from trainers.own_networks import build_sized_network, save_sized_network
@@ -34,7 +34,6 @@ from trainers.tasks import Batch
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-MAX_LISTED_ROWS = 20
 NUM_SHOWN = 8
 """Recordings whose transcripts the report shows."""
 
@@ -150,10 +149,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     rows = divide(usable, data, experiment.seed)
     num_samples = {name: write_recordings(folder / f"{name}.arrow", _rows(split, options, alphabet)) for name, split in rows.items()}
     notes = [f"{count} recordings were {what}" for what, count in conversions.most_common()]
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} recordings skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {"num_samples": num_samples, "alphabet": alphabet, "notes": notes}
-    write_json(folder / INFO_FILE, info | {"fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples)})
+    write_facts(folder, num_samples, notes, bad_rows, "recordings", alphabet=alphabet)
 
 
 def frames_needed(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json, write_json
+from launch.config.run_dir import read_json
 from launch.config.tasks.texts import TextsSection
 from trainers.columns import Indices
-from trainers.data_facts import fingerprint_files
+from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.first_token import read_first_token
 from trainers.once import make_once
@@ -28,10 +27,8 @@ from trainers.rendering import escaped
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.labels import Labels, missing_classes
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizers_version
+from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
 from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
-
-MAX_LISTED_ROWS = 20
 
 ReadLabels = Callable[[Mapping[str, Split], BadRows], Labels]
 
@@ -122,23 +119,10 @@ def prepare(experiment: Experiment, read_labels: ReadLabels, folder: Path) -> No
     bad_rows.check()
     rows = divide(rows, data, experiment.seed)
     num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, text_columns, options, tokenizer)) for name, split in rows.items()}
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads are done; it warns at every fork of a data worker otherwise
     notes = list(labels.notes)
     if labels.names:
         notes += missing_classes(set(rows["train"].columns[options.label]), labels.names, data.limit)
-    if bad_rows.num_rows:
-        notes += [f"{bad_rows.num_rows} rows skipped (data.on_bad_row=skip):", *map(str, bad_rows.problems[:MAX_LISTED_ROWS])]
-    info = {
-        "num_samples": num_samples,
-        "fingerprint": fingerprint_files(folder / f"{name}.arrow" for name in num_samples),
-        "label_names": labels.names,
-        "notes": notes,
-        "num_skipped": bad_rows.num_rows,
-        "pad_token_id": tokenizer.pad_token_id,
-        "padding_side": tokenizer.padding_side,
-        "tokenizers": tokenizers_version(),
-    }
-    write_json(folder / INFO_FILE, info)
+    write_facts(folder, num_samples, notes, bad_rows, label_names=labels.names, **tokenizer_facts(tokenizer))
 
 
 def _usable_rows(split: Split, text_columns: Sequence[str], label: str, numbers: Sequence[float | None], bad_rows: BadRows) -> Split:

@@ -60,7 +60,8 @@ def test_each_task_reads_the_benchmarks_own_files_and_is_judged_by_its_own_metri
     expected = [index % 6 for index in range(14)] if name == "stsb" else [index % len(facts.label_names) for index in range(14)]
     assert batch["labels"].tolist() == expected
     metrics = task.build_metrics()
-    metrics.update(*task.evaluate_batch(task.build_model().eval(), batch)[2])
+    with torch.no_grad():
+        metrics.update(*task.evaluate_batch(task.build_model().eval(), batch)[2])
     values = {key: float(value) for key, value in metrics.compute().items() if value.ndim == 0}
     assert set(values) == {*facts.metrics, "score"}
     assert values["score"] == pytest.approx(sum(values[key] for key in facts.metrics) / len(facts.metrics))
