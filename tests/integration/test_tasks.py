@@ -52,7 +52,8 @@ def test_two_ranks_learn_what_one_learns_and_a_stopped_run_goes_on_bit_by_bit(na
         for record, other in zip(one, two, strict=True):
             for key, value in record.items():
                 if key not in NOT_COMPARED and isinstance(value, int | float):
-                    tolerance = 1e-4 if key in ("loss", "gradient_norm") else 1e-3  # a correlation of answers that hardly differ has few digits
-                    assert other[key] == pytest.approx(value, rel=tolerance, abs=1e-7), (record["split"], record["step"], key)
+                    # A correlation of answers that hardly differ has few digits; one sample judged otherwise would move a metric further.
+                    near = {"rel": 1e-4, "abs": 1e-7} if key in ("loss", "gradient_norm") else {"rel": 1e-3, "abs": 1e-3}
+                    assert other[key] == pytest.approx(value, **near), (record["split"], record["step"], key)
     text = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "## Outcome" in text

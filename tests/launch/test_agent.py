@@ -24,7 +24,8 @@ import json, os, signal, subprocess, sys, time
 rank = int(os.environ['RANK'])
 
 def wait_for(other, text):
-    while text not in open(f"{os.environ['ATTEMPT']}/rank_{other:05d}.log").read(): time.sleep(0.01)
+    log = f"{os.environ['ATTEMPT']}/rank_{other:05d}.log"
+    while not os.path.exists(log) or text not in open(log).read(): time.sleep(0.01)
 
 def interrupt():
     os.kill(os.getppid(), signal.SIGINT)
