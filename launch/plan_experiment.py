@@ -120,6 +120,16 @@ def _refuse_uneven_resume(loaded: LoadedExperiment, world_size: int, attempt: in
 def _optimizer_steps(experiment: Experiment, probe: ExperimentProbe, batches: BatchArithmetic) -> tuple[int | None, str | None]:
     duration, samples = experiment.train.duration, probe.samples
     if samples.num_samples == 0:
+        fraction = experiment.data.train_fraction
+        if fraction is not None:
+            raise ConfigError(
+                Problem(
+                    f"{fraction} of the rows leave none to train on",
+                    experiment.data.source,
+                    "data.train_fraction",
+                    fix="data.train_fraction=null, or a larger share",
+                )
+            )
         raise ConfigError(Problem("the train split is empty", experiment.data.source, "data.splits.train"))
     if duration.unit == "steps":
         return int(duration.amount), None

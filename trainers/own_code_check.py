@@ -16,9 +16,10 @@ from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
 from launch.config.sources import OwnClass, parse_model
-from launch.config.tasks import ImageClassification, OwnTask
+from launch.config.tasks import ImageClassification, OwnTask, RecommenderAutoencoder, SpeechCtc
 from trainers.heads import find_head
 from trainers.own_code import build_own_model, import_own_module, read_options, use_own_code
+from trainers.own_networks import sized_arguments
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +36,8 @@ def find_problems(experiment: Experiment, experiment_file: Path) -> list[Problem
     def build_model() -> None:
         source = parse_model(experiment.model)
         if isinstance(source, OwnClass):
-            network = build_own_model(source, experiment.model.kwargs)
+            sizes = _stand_in_sizes(experiment)
+            network = build_own_model(source, sized_arguments(experiment.model, sizes) if sizes else experiment.model.kwargs)
             if isinstance(experiment.task, ImageClassification):
                 find_head(network, experiment.model.head)
 
@@ -44,6 +46,16 @@ def find_problems(experiment: Experiment, experiment_file: Path) -> list[Problem
             read_options(import_own_module(experiment.task.file.removesuffix(".py"), "task.file"), experiment.task)
 
     return _problems_of(lambda: use_own_code(experiment, experiment_file)) or [*_problems_of(build_model), *_problems_of(read_task)]
+
+
+def _stand_in_sizes(experiment: Experiment) -> dict[str, int]:
+    """Returns the sizes that the task tells its class; those that only the data knows are small ones in their place."""
+    match experiment.task:
+        case SpeechCtc() as task:
+            return {"num_features": task.num_mels, "num_letters": 2}
+        case RecommenderAutoencoder():
+            return {"num_items": 2}
+    return {}
 
 
 def _problems_of(step: Callable[[], None]) -> list[Problem]:

@@ -33,11 +33,10 @@ def build_sized_network(model: Model, sizes: Mapping[str, int], seed: int) -> nn
     if not isinstance(source, OwnClass):
         what = f"{model.source} is no network that can be told its sizes: {', '.join(f'{name}={size}' for name, size in sizes.items())}"
         raise ConfigError(Problem(what, key="model.source", fix="model.source=null model.class=MODULE:NAME"))
-    for name in sizes.keys() & model.kwargs.keys():
-        raise ConfigError(Problem(f"the data decides it: {sizes[name]}", key=f"model.kwargs.{name}", fix="delete it"))
+    arguments = sized_arguments(model, sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_own_model(source, _arguments(model, sizes))
+        network = build_own_model(source, arguments)
     if model.weights is not None:
         path = locate_weights(model.weights)
         put_weights(network, rename(read_weights(path), model.key_map), find_head(network, model.head), str(path))
@@ -55,7 +54,7 @@ def save_sized_network(model: Model, sizes: Mapping[str, int], facts: Mapping[st
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     assert model.class_ is not None
     copy_own_code(model.class_.partition(":")[0], folder / "code")
-    write_json(folder / NETWORK_FILE, {"format": 1, "class": model.class_, "kwargs": _arguments(model, sizes), **facts})
+    write_json(folder / NETWORK_FILE, {"format": 1, "class": model.class_, "kwargs": sized_arguments(model, sizes), **facts})
 
 
 def load_sized_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -73,6 +72,13 @@ def load_sized_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), facts
 
 
-def _arguments(model: Model, sizes: Mapping[str, int]) -> dict[str, Any]:
+def sized_arguments(model: Model, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Returns what the class is called with: sizes, model.kwargs, and model.dropout if it is given.
+
+    Raises:
+        ConfigError: model.kwargs says a size.
+    """
+    for name in sizes.keys() & model.kwargs.keys():
+        raise ConfigError(Problem("the data decides it", key=f"model.kwargs.{name}", fix="delete it"))
     dropout = {} if model.dropout is None else {"dropout": model.dropout}
     return {**sizes, **model.kwargs, **dropout}

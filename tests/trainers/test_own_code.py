@@ -138,6 +138,22 @@ def test_the_options_of_a_task_file_are_checked(tmp_path):
     assert find_problems(load_experiment(str(path)).experiment, path) == []
 
 
+SIZED = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self, {sizes}, width=1):\n        super().__init__(4, width)\n"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "task"),
+    [("num_features, num_letters", r"{kind: speech_ctc, name_pattern: '(?P<text>.).wav'}"), ("num_items", "{kind: recommender_autoencoder}")],
+)
+def test_a_class_that_the_data_tells_its_sizes_is_checked_with_stand_ins(sizes, task, tmp_path):
+    given = sizes.partition(",")[0]
+    (tmp_path / "h2_net.py").write_text(SIZED.format(sizes=sizes))
+    path = write(tmp_path, task=task)
+    assert find_problems(load_experiment(str(path)).experiment, path) == []
+    assert f"model.kwargs.{given}: the data decides it" in refused(write(tmp_path, kwargs=f"{{{given}: 5}}", task=task))
+    assert "unexpected keyword argument 'wdth'" in refused(write(tmp_path, kwargs="{wdth: 5}", task=task))
+
+
 def test_a_task_file_without_build_task_is_refused(tmp_path):
     (tmp_path / "h2_task.py").write_text("from pydantic import BaseModel\nclass Options(BaseModel): ...\n")
     (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
