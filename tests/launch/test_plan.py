@@ -53,7 +53,7 @@ def test_unknown_number_of_samples_leaves_steps_open_with_the_reason(make_plan, 
 def test_empty_train_split_is_refused(make_plan, make_probe):
     with pytest.raises(ConfigError, match="the train split is empty"):
         make_plan(probe=make_probe(num_samples=0))
-    with pytest.raises(ConfigError, match="data.train_fraction: 0.001 of the rows leave none to train on"):
+    with pytest.raises(ConfigError, match=r"data\.train_fraction: 0\.001 of the rows leave none to train on"):
         make_plan("data.train_fraction=0.001", probe=make_probe(num_samples=0))
 
 
