@@ -31,9 +31,11 @@ test: lint  ## Style, types and every test that needs no Slurm
 	@echo "left out: the tests on a real Slurm (make test-slurm; they need root)"
 	$(BIN)/python -m pytest -m "not slurm" $(SIDE_BY_SIDE)
 
+SLURM_TESTS ?= slurm
+
 test-slurm: $(VENV)/.dev  ## The tests on a real Slurm of three nodes, booted here; installs Debian's packages; needs root
 	$(BIN)/python -m tests.cluster install
-	$(BIN)/python -m pytest -m slurm tests/integration/slurm
+	$(BIN)/python -m pytest -m "$(SLURM_TESTS)" tests/integration/slurm
 
 cluster: $(VENV)/.dev  ## A shell on a Slurm of three nodes, here, to try; needs root
 	$(BIN)/python -m tests.cluster install

@@ -33,7 +33,7 @@ AFTER_CANCEL_S = float(os.environ.get("FULLRANK_TEST_AFTER_CANCEL", "8"))
 """node1,node2, five, and three minutes, where all of it is to be shown: docs/measurements.md."""
 
 
-@pytest.mark.parametrize("partition", ["main", "graced"], ids=["grace-0", "grace-30"])
+@pytest.mark.parametrize("partition", ["main", pytest.param("graced", marks=pytest.mark.long)], ids=["grace-0", "grace-30"])
 def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, until, undisturbed):
     whole_run(undisturbed, submit, until)
     run = submit("--nodes", "2", "--partition", partition, *LONG)
@@ -47,6 +47,7 @@ def test_preempted_job_goes_on_to_the_same_weights(partition, cluster, submit, u
     assert losses(run) == losses(undisturbed["run"])
 
 
+@pytest.mark.long
 def test_a_node_that_saves_slowly_is_not_ended(cluster, submit, until):
     """The rank of node2 is frozen inside a real save of its share (FSDP2), as by a file server that does not answer."""
     whole = submit("--nodes", "2", "--strategy", "fsdp2", *LONG)
@@ -70,6 +71,7 @@ def test_a_node_that_saves_slowly_is_not_ended(cluster, submit, until):
     assert weights(run) == weights(whole)
 
 
+@pytest.mark.long
 def test_drill_warns_the_real_job_and_compares_it_with_the_undisturbed_one(cluster, fullrank, shared):
     words = ("verify", "./tiny.yaml", "evaluate.every=null", "--cluster", "./site.yaml", "--nodes", "2", "--processes-per-node", "1")
     try:
@@ -112,6 +114,7 @@ def test_a_waiting_job_says_why_and_is_cancelled_at_once(cluster, fullrank, subm
     assert until(run, "cancelled")
 
 
+@pytest.mark.long
 def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
     run = submit("--nodes", "2", *LONG)
     until(run, "running", step=100)
@@ -126,6 +129,7 @@ def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
     assert list(losses(run)) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("node", CUT)
 def test_a_node_cut_off_from_the_network_is_given_up(node, cluster, submit, until, undisturbed):
     """The processes on it live on, and are to leave the run alone; node1 has rank 0, the job's script and the lock."""
@@ -143,6 +147,7 @@ def test_a_node_cut_off_from_the_network_is_given_up(node, cluster, submit, unti
     wait_for_nodes(cluster)
 
 
+@pytest.mark.long
 def test_where_preemption_cancels_a_chain_is_submitted_and_goes_on(cluster, fullrank, submit, until):
     run = submit("--nodes", "2", "--partition", "cancelling", *LONG)
     ids = (run / "job_ids.txt").read_text().split()

@@ -22,15 +22,19 @@ ODD_ROOT = """runs $(touch evil) 'a' "b" `touch evil` %j;touch evil"""
 @pytest.mark.parametrize(
     "words",
     [
-        ("--nodes", "3"),
-        ("--nodes", "2", "--processes-per-node", "2", "--run-root", ODD_ROOT),
-        ("--nodes", "2", "--launcher", "accelerate", "--run-root", ODD_ROOT),
-        ("--nodes", "1", "--processes-per-node", "1", "--strategy", "fsdp2"),
-        ("--nodes", "2", "--processes-per-node", "1", "--strategy", "fsdp2", "--launcher", "accelerate"),
-        ("--nodes", "2", "--processes-per-node", "1", "--strategy", "zero3"),
-        ("--nodes", "1", "--processes-per-node", "2", "--strategy", "zero1", "--launcher", "accelerate"),
+        pytest.param(("--nodes", "3"), id="3x1"),
+        pytest.param(("--nodes", "2", "--processes-per-node", "2", "--run-root", ODD_ROOT), id="2x2", marks=pytest.mark.long),
+        pytest.param(("--nodes", "2", "--launcher", "accelerate", "--run-root", ODD_ROOT), id="2x1-stock"),
+        *(
+            pytest.param(("--nodes", nodes, "--processes-per-node", ranks, "--strategy", strategy, *stock), id=name, marks=pytest.mark.long)
+            for nodes, ranks, strategy, stock, name in [
+                ("1", "1", "fsdp2", (), "1x1-fsdp2"),
+                ("2", "1", "fsdp2", ("--launcher", "accelerate"), "2x1-fsdp2-stock"),
+                ("2", "1", "zero3", (), "2x1-zero3"),
+                ("1", "2", "zero1", ("--launcher", "accelerate"), "1x2-zero1-stock"),
+            ]
+        ),
     ],
-    ids=["3x1", "2x2", "2x1-stock", "1x1-fsdp2", "2x1-fsdp2-stock", "2x1-zero3", "1x2-zero1-stock"],
 )
 def test_losses_are_those_of_one_process_here(words, submit, until, local_losses, shared):
     """Also where the folder of all runs has a name that would be code, were it not quoted."""
@@ -79,6 +83,7 @@ def test_what_would_be_code_is_refused(fullrank, shared):
     assert not (shared / "evil").exists()
 
 
+@pytest.mark.long
 def test_logs_are_followed_over_a_requeue_and_of_every_rank_and_node(cluster, fullrank, shared, until):
     words = ["submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--follow", "--run-dir", str(shared / "followed"), *LONG]
     environment = clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -105,6 +110,7 @@ def test_logs_are_followed_over_a_requeue_and_of_every_rank_and_node(cluster, fu
     assert "--node 0, 1" in fullrank("logs", str(run), "--node", "2", code=None).stderr
 
 
+@pytest.mark.long
 def test_run_in_an_allocation_trains_on_its_nodes(cluster, shared, local_losses):
     words = ["salloc", "--quiet", "--nodes=2", "--cpus-per-task=2", "--time=10", sys.executable, "-P", "-m", "launch", "run", "./tiny.yaml"]
     environment = (
