@@ -27,7 +27,7 @@ from trainers.averaging import NO_AVERAGE, NoAverage
 from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
 from trainers.host_copies import HostCopies
-from trainers.manifest import find_newest, is_complete, is_usable, prune, publish
+from trainers.manifest import is_complete, is_usable, prune, publish
 from trainers.model_files import ModelFiles, WholeModel
 from trainers.named_state import group_options, join_shares
 from trainers.random_states import random_states, restore_random_states, seed_random_states
@@ -168,10 +168,6 @@ class Checkpoints:
         if self._failures_in_a_row >= 2:
             raise FullrankError(Problem(what, fix="make room, or give another --run-dir; older checkpoints are untouched"))
         print(f"warning: {what}; training goes on, and stops if the next one fails too", file=sys.stderr)
-
-    def find_newest(self) -> Path | None:
-        """Returns the newest checkpoint whose manifest holds; damaged ones are set aside with a warning. Rank 0 only."""
-        return find_newest(self._run)
 
     def find_step(self, step: int) -> Path | None:
         """Returns the checkpoint of a step if it is there and whole; a damaged one is set aside with a warning. Rank 0 only."""

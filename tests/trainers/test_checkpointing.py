@@ -18,7 +18,7 @@ from launch.config.experiment import Checkpoint
 from launch.config.run_dir import RunDir
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.engine import Engine
-from trainers.manifest import find_damage, sorted_checkpoints
+from trainers.manifest import find_damage, find_newest, sorted_checkpoints
 from trainers.world import World
 
 EXPERIMENT = {"seed": 1, "data": {"source": "a", "num_workers": 2}, "train": {"global_batch_size": 8, "duration": "1 epoch"}}
@@ -80,7 +80,7 @@ def test_a_restored_run_takes_the_same_next_steps(tmp_path: Path, background: bo
     run.checkpoints.wait()
 
     again = Run(tmp_path)
-    newest = again.checkpoints.find_newest()
+    newest = find_newest(RunDir(tmp_path))
     assert newest is not None
     again.progress = again.checkpoints.restore(newest, again.model, again.optimizer, again.schedule)
     assert again.progress == Progress(step=1, best=0.5, best_step=1)
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_damage_named(
         run.save()
     run.checkpoints.wait()
     damage(tmp_path / "checkpoints" / "checkpoint-2")
-    newest = run.checkpoints.find_newest()
+    newest = find_newest(RunDir(tmp_path))
     assert newest == tmp_path / "checkpoints" / "checkpoint-1"
     assert words in capsys.readouterr().err
     assert (tmp_path / "checkpoints" / "damaged-checkpoint-2").is_dir()
@@ -155,7 +155,7 @@ def test_a_folder_without_a_manifest_is_no_checkpoint_and_is_replaced(tmp_path: 
     half = tmp_path / "checkpoints" / "checkpoint-1"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
-    assert run.checkpoints.find_newest() is None
+    assert find_newest(RunDir(tmp_path)) is None
     run.step()
     run.save()
     assert run.names() == ["checkpoint-1"]
@@ -201,7 +201,7 @@ def test_another_seed_or_batch_is_another_training_and_refused_with_both_values(
     run.save()
     run.checkpoints.wait()
     other = Run(tmp_path, experiment=EXPERIMENT | {"seed": 2, "train": {"global_batch_size": 16, "duration": "9 epochs"}})
-    newest = other.checkpoints.find_newest()
+    newest = find_newest(RunDir(tmp_path))
     assert newest is not None
     with pytest.raises(StateError) as refusal:
         other.checkpoints.restore(newest, other.model, other.optimizer, other.schedule)
@@ -272,7 +272,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
         run.save()
         run.checkpoints.wait()
     assert run.names() == ["checkpoint-2", "checkpoint-3"]
-    assert run.checkpoints.find_newest() == tmp_path / "checkpoints" / "checkpoint-3"
+    assert find_newest(RunDir(tmp_path)) == tmp_path / "checkpoints" / "checkpoint-3"
 
 
 def test_a_step_without_a_whole_checkpoint_is_none(tmp_path: Path) -> None:
