@@ -40,6 +40,19 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class Before:
+    """The stage of a pipeline that a job waits for; several jobs where that is a chain."""
+
+    run: Path
+    job_ids: tuple[str, ...]
+
+    @property
+    def dependency(self) -> str:
+        """What sbatch's --dependency says; of a chain only the last job counts, and that is taken from the queue where it has nothing to do."""
+        return f"{'afterok' if len(self.job_ids) == 1 else 'afterany'}:{self.job_ids[-1]}"
+
+
+@dataclass(frozen=True)
 class SlurmJob:
     """One sbatch script.
 
@@ -51,6 +64,7 @@ class SlurmJob:
         warning_s: seconds before the time limit at which the training is told to save.
         restart: how the training goes on after an agreed stop.
         save: how long a checkpoint takes; None: not known.
+        before: the stage of a pipeline that must be completed first; None: it waits for nothing.
     """
 
     plan: LaunchPlan
@@ -62,6 +76,7 @@ class SlurmJob:
     restart: Restart
     save: SaveTime | None = None
     array_limit: int | None = None
+    before: Before | None = None
 
     @property
     def is_array(self) -> bool:

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -28,6 +28,7 @@ from launch.cli.options import (
     chosen_cluster,
     default_run_root,
 )
+from launch.cli.pipelines import How
 from launch.cli.planning import Target, make_plan, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
@@ -35,11 +36,12 @@ from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem
 from launch.config.load import load_experiment
 from launch.config.new_run import new_run_id
+from launch.config.pipeline import find_pipeline
 from launch.config.run_dir import RunDir, State
 from launch.config.strategy import load_strategy
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
-from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
+from launch.plan_slurm import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
 from launch.render_slurm import render_sbatch
 from launch.restarts import choose_restart
@@ -48,7 +50,7 @@ from launch.save_time import find_save_time
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
 from launch.sweeps import combine
 
-_EXIT_CODES: dict[State, int] = {"completed": EXIT_DONE, "stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
+_EXIT_CODES: dict[State, int] = {"stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
 
 
 def submit(
@@ -76,7 +78,8 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the script; write and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    target = parse_target(ctx, experiment, overrides, script)
+    pipeline = find_pipeline(experiment) if script is None else None
+    target = Target() if pipeline else parse_target(ctx, experiment, overrides, script)
     loaded = chosen_cluster(cluster)
     options = JobOptions(gpus_per_node, time, partition, at_most, chain=chain)
     site = ask_site() if has_slurm() or not dry_run else None
@@ -84,6 +87,19 @@ def submit(
     here = probe_machine()
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
     machine = node_machine(loaded.cluster, loaded.name, here)
+    if pipeline:
+        from launch.cli.submit_pipeline import submit_pipeline
+
+        if seeds is not None or grid:
+            what = "--seeds and --grid are for one experiment, and this is a pipeline of several"
+            raise ConfigError(Problem(what, str(pipeline), fix="fullrank submit once for each value: STAGE.KEY=VALUE"))
+        how = How(strategy, nodes, processes_per_node, launcher)
+        runs = submit_pipeline(
+            pipeline, overrides or (), how, loaded, options, site, machine, here.python, run_dir, root or default_run_root(), dry_run, as_json
+        )
+        if follow:
+            follow_all(runs)
+        return
     if seeds is not None or grid:
         many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
         submit_many(many, loaded, options, site, here.python, run_dir, dry_run, as_json)
@@ -98,12 +114,24 @@ def submit(
     submitted = backend.submit(job, probe)
     announce(submitted, as_json)
     if follow:
-        from launch.cli.logs import logs
+        follow_all([plan.run])
 
-        logs(str(plan.run.path), follow=True)
-        state = read_run(plan.run)
+
+def follow_all(runs: Sequence[RunDir]) -> NoReturn:
+    """Shows the log of one run after another, and ends as the first that did not complete.
+
+    Raises:
+        Exit: always, with that run's code, or 0.
+    """
+    from launch.cli.logs import logs
+
+    for run in runs:
+        logs(str(run.path), follow=True)
+        state = read_run(run)
         print(f"{state.state}{f': {state.note}' if state.note else ''}", file=sys.stderr)
-        raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
+        if state.state != "completed":
+            raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
+    raise typer.Exit(EXIT_DONE)
 
 
 @dataclass(frozen=True)
@@ -183,9 +211,9 @@ def submit_again(
     launcher: str,
     force: bool,
     dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Submits the next attempt of a run, on the cluster that it was submitted to.
+    before: Before | None = None,
+) -> backend.Submitted | None:
+    """Submits the next attempt of a run, on the cluster that it was submitted to; a dry run prints its script.
 
     Raises:
         FullrankError: with every problem at once.
@@ -195,13 +223,13 @@ def submit_again(
     machine = node_machine(loaded.cluster, run.run_id, here)
     plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
     check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
-    job = make_job(plan, probe, loaded, JobOptions(), here.python, site)
+    job = replace(make_job(plan, probe, loaded, JobOptions(), here.python, site), before=before)
     if dry_run:
         print(render_sbatch(backend.snapshot_paths(job)), end="")
-        return
+        return None
     for warning in [*plan.warnings, *cluster_warnings(job, site)]:
         print(f"warning: {warning}", file=sys.stderr)
-    announce(backend.resume(job, probe), as_json)
+    return backend.resume(job, probe)
 
 
 def make_job(
