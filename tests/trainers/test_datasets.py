@@ -182,7 +182,7 @@ def test_another_encoding_is_read_as_said(tmp_path: Path) -> None:
         ("text\tlabel\na\t1\n", {"columns": ["text", "label"]}, "a.tsv:1: data.columns: the first line already holds the names"),
         ("", {}, "a.tsv: data.source: the file is empty"),
         ("text\tlabel\na\t1\n", {"splits": {}}, "data.splits.validation: .*a.tsv is one file and has no split 'validation'"),
-        ("text\tlabel\na\t1\n", {"format": "parquet"}, "is not a whole parquet file"),
+        ("text\tlabel\na\t1\n", {"format": "parquet"}, "data.format: is no parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_meant_says_why(content: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
