@@ -304,8 +304,8 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tens
 
     On a CPU gradients that are within it are left alone; a GPU multiplies them by 1, as torch's clip_grad_norm_ does, and waits for no answer.
     """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if max_norm is not None and (norm.device.type != "cpu" or norm > max_norm):
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
