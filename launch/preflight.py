@@ -132,7 +132,6 @@ def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]
 def check_size(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What the experiment says of the model's layers can be, by the names in its files."""
     size = probe.size
-    return [plan.loaded.problem(size.key, size.reason, fix=f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
 
 
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
@@ -163,7 +162,8 @@ def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
 
 def _uncached(probe: ExperimentProbe) -> dict[str, str]:
     """Returns the hub names that would have to be fetched, by the key that names them."""
-    named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
+    sources = {"model.source": probe.model, "data.source": probe.data, **probe.others}
+    named = {key: source.name for key, source in sources.items() if isinstance(source, HubName)}
     return {key: name for key, name in named.items() if key not in probe.hub_cached}
 
 
