@@ -132,6 +132,7 @@ def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]
 def check_size(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What the experiment says of the model's layers can be, by the names in its files."""
     size = probe.size
+    return [plan.loaded.problem(size.key, size.reason, fix=f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
 
 
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
