@@ -1,6 +1,7 @@
 """Kills trainings (SIGKILL) at random moments, half of them while a checkpoint is written, and resumes them until they are done.
 
     python benchmarks/kills.py [--kills 200] [--seed 0] [--steps 400] [--every 10] [--strategy fsdp2|zero1|zero2|zero3] [--folder DIR]
+    python benchmarks/kills.py --kills 12 --steps 120 --every 4 --ahead 1,2,2,3 --strategy zero3    # nearly every kill is resumed from a checkpoint
 
 Each training takes one or two processes (two, where a strategy divides the model) and data workers, or none, by chance. After every
 kill: which checkpoints are whole is worked out here, independently of the trainers; the resumed training must go on from the newest of
@@ -30,6 +31,21 @@ from forked_experiments import differences, write_text_experiment
 from tests.engines import STRATEGIES, told, write_strategies
 
 
+@dataclass(frozen=True)
+class Manner:
+    """When trainings are killed.
+
+    Args:
+        every: steps between checkpoints.
+        ahead: how many checkpoints an attempt is to come to before it may be killed; one of these, by chance.
+        within_s: how long after (or in) its start, at the most, where it is not killed in a checkpoint.
+    """
+
+    every: int
+    ahead: tuple[int, ...]
+    within_s: float
+
+
 @dataclass
 class Tally:
     """What came of the kills.
@@ -56,6 +72,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=400, help="of each training")
     parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--kills-a-run", type=int, default=20)
+    parser.add_argument("--ahead", default="0,0,1,2,3", help="checkpoints an attempt comes to before it may be killed: one of these, by chance")
     parser.add_argument("--within", type=float, default=3.0, help="seconds after (or in) its start that a training is killed, if not in a checkpoint")
     parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py; default: one process, or DDP")
     parser.add_argument("--folder", type=Path, help="keep the runs there")
@@ -72,11 +89,12 @@ def main(typed: Sequence[str] | None = None) -> int:
             forked.load_engines()
         words, counts = ["--config", str(experiment), *told(folder, options.strategy)], (2,) if options.strategy else (1, 1, 2)
         whole = {count: train_whole(words, folder / f"whole_{count}", count) for count in sorted(set(counts))}
+        manner = Manner(options.every, tuple(int(number) for number in options.ahead.split(",")), options.within)
         while tally.kills < options.kills:
             tally.trainings += 1
             count = source.choice(counts)
             run = folder / f"run_{tally.trainings}"
-            disturb(words, run, count, source, tally, options.every, options.within, min(options.kills_a_run, options.kills - tally.kills))
+            disturb(words, run, count, source, tally, manner, min(options.kills_a_run, options.kills - tally.kills))
             tally.problems += [f"{run.name}: {found}" for found in differences(whole[count], run)]
             print(
                 f"{tally.kills:>4} kills, {tally.while_writing} while writing, {tally.trainings} trainings, {len(tally.problems)} problems",
@@ -105,14 +123,14 @@ def train_whole(words: list[str], run: Path, count: int) -> Path:
     return run
 
 
-def disturb(words: list[str], run: Path, count: int, source: random.Random, tally: Tally, every: int, within_s: float, kills: int) -> None:
+def disturb(words: list[str], run: Path, count: int, source: random.Random, tally: Tally, manner: Manner, kills: int) -> None:
     """Starts a training and kills it, again and again, then lets it end."""
     logs = run.with_name(f"{run.name}.logs")
     for attempt in range(kills + 1):
         expected = newest_whole(run)
         workers = f"data.num_workers={source.choice((0, 0, 2))}"
         ranks = forked.start([*words, "--run-dir", str(run), workers], count, logs / str(attempt))
-        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally, every, within_s)
+        was_killed = attempt < kills and kill_somewhen(run, ranks, source, tally, manner)
         codes = forked.wait(ranks)
         check_start(logs / str(attempt), expected, tally, run)
         if was_killed:
@@ -122,11 +140,11 @@ def disturb(words: list[str], run: Path, count: int, source: random.Random, tall
         return
 
 
-def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, every: int, within_s: float) -> bool:
+def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, tally: Tally, manner: Manner) -> bool:
     """Kills a random rank at a random moment; returns False if the training was done before."""
-    number, chance, ahead = attempt_number(run) + 1, source.random(), source.choice((0, 0, 1, 2, 3))
+    number, chance, ahead = attempt_number(run) + 1, source.random(), source.choice(manner.ahead)
     if ahead:  # else the first checkpoint is in the way of all others
-        wanted = newest_step(run) + ahead * every
+        wanted = newest_step(run) + ahead * manner.every
         forked.wait_until(lambda: has_started(run, number) and forked.last_step(run) >= wanted, ranks)
     if chance < 0.5:
         if not forked.wait_until(lambda: is_writing(run), ranks):
@@ -135,7 +153,7 @@ def kill_somewhen(run: Path, ranks: list[forked.Rank], source: random.Random, ta
     else:
         if chance > 0.6:  # else it may be starting yet
             forked.wait_until(lambda: has_started(run, number), ranks)
-        deadline = time.monotonic() + source.random() * within_s
+        deadline = time.monotonic() + source.random() * manner.within_s
         forked.wait_until(lambda: time.monotonic() > deadline, ranks)
     victim = source.choice(ranks)
     if victim.poll() is not None:

@@ -1,6 +1,6 @@
 """The tutorials' own way with texts, written anew in a few lines: what stands beside fullrank's numbers in docs/tasks.md.
 
-    FULLRANK_DATA=../shared/data python benchmarks/tutorial_text.py bert_frozen|ner|question_answering [--limit N] [--epochs N] [--lr LR]
+    FULLRANK_DATA=../shared/data python benchmarks/tutorial_text.py bert_frozen|ner|question_answering [--limit N] [--epochs N] [--lr LR] [--seed N]
 
 bert_frozen: a plain loop, Adam, a linear layer on each of the three vectors of a frozen MiniLM. ner, question_answering: the Hugging Face Trainer
 as the library's own task guides use it. --limit: the first N samples of each split, as data.limit.
@@ -39,11 +39,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = Path(os.environ.get("FULLRANK_DATA", "")).absolute()
     if not (data / "sst2").is_dir():
         sys.exit("FULLRANK_DATA does not name the folder with the data: nothing was measured")
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     started = time.perf_counter()
     for line in TASKS[options.task](data, options):
         print(line, flush=True)
@@ -143,7 +144,7 @@ def train_stock(model: Any, rows: list[dict[str, Any]], collator: Any, options: 
 
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
-        seed=0,
+        seed=options.seed,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=BATCH_SIZE,
         per_device_eval_batch_size=2 * BATCH_SIZE,

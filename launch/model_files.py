@@ -8,6 +8,7 @@ from launch.config.experiment import Experiment
 from launch.config.hub import hub_cache
 from launch.config.run_dir import RunDir
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, TorchvisionModel, cache_root
+from launch.config.tasks import Distill
 from launch.counted import count_with_torch
 from launch.lora_size import with_adapters
 from launch.model_size import ModelSize, UnknownSize, read_body, read_model_size
@@ -25,6 +26,8 @@ def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | Unkn
         return UnknownSize("only its own code knows the model")
     if experiment.model.config is not None:
         return UnknownSize("transformers builds the model from model.config")
+    if isinstance(experiment.task, Distill) and (experiment.task.layers is not None or experiment.task.vocabulary != "whole"):
+        return UnknownSize("the student is cut out of the model when the data has been read")
     folder = find_model_folder(source)
     if folder is None:
         return UnknownSize("the model has not been fetched yet")

@@ -87,7 +87,9 @@ def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Ex
     places = {"source": probe.model, "weights": probe.weights}
     model = experiment.model.model_copy(update={key: str(place.path) for key, place in places.items() if isinstance(place, LocalPath)})
     data = experiment.data.model_copy(update={"source": str(probe.data.path)}) if isinstance(probe.data, LocalPath) else experiment.data
-    return experiment.model_copy(update={"model": model, "data": data})
+    others = {key.removeprefix("task."): str(place.path) for key, place in probe.others.items() if isinstance(place, LocalPath)}
+    task = experiment.task.model_copy(update=others)
+    return experiment.model_copy(update={"model": model, "data": data, "task": task})
 
 
 def _decided_micro_batch(experiment: Experiment, launch: LaunchPlan, probe: ExperimentProbe, options: Options) -> int | None:

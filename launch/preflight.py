@@ -141,8 +141,8 @@ def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Proble
     return [
         plan.loaded.problem(
             key,
-            f"{name} is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
-            fix=f"unset HF_HUB_OFFLINE, or {key}=./a-local-folder",
+            f"{name} is no folder here and not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
+            fix=f"{key}=./the-right-folder, or unset HF_HUB_OFFLINE",
         )
         for key, name in _uncached(probe).items()
     ]
@@ -154,8 +154,8 @@ def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [
         plan.loaded.problem(
             key,
-            f"{name} is not in the hub cache, and {probe.unreachable_hub} does not answer",
-            fix=f"fullrank fetch where there is a network, with HF_HOME and FULLRANK_CACHE on a shared disk; or {key}=./a-local-folder",
+            f"{name} is no folder here and not in the hub cache, and {probe.unreachable_hub} does not answer",
+            fix=f"{key}=./the-right-folder; or fullrank fetch where there is a network, with HF_HOME and FULLRANK_CACHE on a shared disk",
         )
         for key, name in _uncached(probe).items()
     ]
@@ -163,7 +163,8 @@ def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
 
 def _uncached(probe: ExperimentProbe) -> dict[str, str]:
     """Returns the hub names that would have to be fetched, by the key that names them."""
-    named = {key: source.name for key, source in (("model.source", probe.model), ("data.source", probe.data)) if isinstance(source, HubName)}
+    sources = {"model.source": probe.model, "data.source": probe.data, **probe.others}
+    named = {key: source.name for key, source in sources.items() if isinstance(source, HubName)}
     return {key: name for key, name in named.items() if key not in probe.hub_cached}
 
 

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.config.errors import Problem
@@ -117,6 +118,7 @@ class ExperimentProbe(Probe):
         is_wandb_logged_in: whether the W&B client would find a key (which is never read into memory here).
         size: of the model, by its files.
         weights: what model.weights names.
+        others: what the task's own keys name (task.teacher).
         missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
         unfit_sources: what is wrong with local sources that are there, as far as names and first lines tell.
     """
@@ -131,6 +133,7 @@ class ExperimentProbe(Probe):
     is_wandb_logged_in: bool
     size: ModelSize | UnknownSize
     weights: Source | None = None
+    others: Mapping[str, Source] = field(default_factory=dict)
     missing_code: tuple[Problem, ...] = ()
     unfit_sources: tuple[Problem, ...] = ()
 
@@ -148,14 +151,16 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
     """Returns what plan and preflight of an experiment need to know of the world."""
     model = parse_model(experiment.model)
     data = parse_source(experiment.data.source, "data.source")
-    hub_cached = _hub_cached(experiment, model, data)
-    hub_names = {key for key, source in (("model.source", model), ("data.source", data)) if isinstance(source, HubName)}
+    others = {key: parse_source(text, key) for key, text in experiment.task.sources().items()}
+    hub_cached = _hub_cached(experiment, model, data, others)
+    hub_names = {key for key, source in {"model.source": model, "data.source": data, **others}.items() if isinstance(source, HubName)}
     return ExperimentProbe(
         **vars(probe(run_path, Path.cwd())),
         model=model,
         data=data,
         samples=count_train_samples(experiment, data),
-        missing_paths=_missing_paths(experiment, model, data),
+        others=others,
+        missing_paths=_missing_paths(experiment, model, data, others),
         is_offline=is_hub_offline(),
         hub_cached=hub_cached,
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),
@@ -277,8 +282,9 @@ def _weights(experiment: Experiment) -> Source | None:
     return parse_source(experiment.model.weights, "model.weights") if experiment.model.weights is not None else None
 
 
-def _missing_paths(experiment: Experiment, model: Source, data: Source) -> dict[str, Path]:
-    named = {"model.source": model, "data.source": data, "model.weights": _weights(experiment)}
+def _missing_paths(experiment: Experiment, model: Source, data: Source, others: Mapping[str, Source]) -> dict[str, Path]:
+    named: dict[str, Source | None] = {"model.source": model, "data.source": data, "model.weights": _weights(experiment)}
+    named |= others
     paths = {key: source.path for key, source in named.items() if isinstance(source, LocalPath)}
     if isinstance(data, LocalPath) and data.path.is_dir():
         splits = {f"data.splits.{name}": value for name, value in experiment.data.splits.model_dump().items()}
@@ -291,12 +297,13 @@ def _is_pattern(split: str) -> bool:
     return any(letter in split for letter in "*?[")
 
 
-def _hub_cached(experiment: Experiment, model: Source, data: Source) -> frozenset[str]:
+def _hub_cached(experiment: Experiment, model: Source, data: Source, others: Mapping[str, Source]) -> frozenset[str]:
     """Returns the keys whose hub name needs no hub: it is in the hub's cache, or what was made of it is prepared."""
     cached = {
         "model.source": isinstance(model, HubName) and is_hub_cached(model, "models"),
         "data.source": isinstance(data, HubName) and (read_prepared(experiment) is not None or is_hub_cached(data, "datasets")),
     }
+    cached |= {key: isinstance(source, HubName) and is_hub_cached(source, "models") for key, source in others.items()}
     return frozenset(key for key, is_cached in cached.items() if is_cached)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.config.experiment import Data, Experiment
+from launch.config.experiment import Experiment
 from launch.config.prepared import Listing, list_files, read_prepared, split_names
+from launch.config.row_files import row_format
 from launch.config.sources import LocalPath, Source
 from launch.config.tasks import OwnTask, Pictures
 from launch.picture_samples import UNREADABLE, count_pictures
-
-_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,10 @@ def _count(experiment: Experiment, source: Path, listing: Listing) -> int | None
     if isinstance(experiment.task, Pictures):
         return count_pictures(experiment.task, data, source, listing)
     path = source / data.splits.train if source.is_dir() else source
-    kind = table_format(path, data)
+    kind = row_format(path, data)
     if kind not in ("csv", "tsv", "jsonl") or not path.is_file():
         return None
     return count_rows(path, kind, data.encoding, has_header=data.columns is None)
-
-
-def table_format(path: Path, data: Data) -> str | None:
-    """Returns how a file is read: by data.format, or by its ending; None: not by this half of fullrank."""
-    return _FORMATS.get(path.suffix.lower()) if data.format == "auto" else data.format
 
 
 def count_rows(path: Path, kind: str, encoding: str, has_header: bool) -> int:

@@ -1,4 +1,4 @@
-"""Local sources that are there and cannot be what they are named for: a folder without a model, a table without the task's columns."""
+"""Local sources that are there and cannot be what they are named for: a folder without a model, a file of another format, missing columns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 from launch.config.errors import Problem
 from launch.config.experiment import Data, Experiment
+from launch.config.picture_files import find_cifar, find_idx, missing_folders
+from launch.config.row_files import kind_problem, row_format
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import TaskOptions
-from launch.samples import table_format
+from launch.config.tasks import Pictures, TaskOptions
 
 _MODEL_FILES = ("config.json", "classifier.json")
 """What transformers looks for, and what a run of image_classification writes."""
@@ -22,14 +23,16 @@ _MAX_CHARS = 200
 
 
 def find_unfit_sources(experiment: Experiment, model: Source, data: Source) -> list[Problem]:
-    """Returns what the names in a folder and the first line of each table tell; the ranks find the rest."""
+    """Returns what the names in a folder and the beginning of each file tell; the ranks find the rest."""
     problems = []
     if isinstance(model, LocalPath) and model.path.exists() and not _may_be_model(model.path):
         what = f"{model.path} is not a model's folder: it has no {_MODEL_FILES[0]}"
         problems.append(Problem(what, key="model.source", fix="the folder of a model that save_pretrained wrote, or a hub name"))
     if experiment.task.READS == "texts" and isinstance(data, LocalPath):
         for path in _tables(experiment.data, data.path):
-            problems += _missing_columns(path, experiment.data, experiment.task)
+            problems += _unfit_table(path, experiment.data, experiment.task)
+    if isinstance(experiment.task, Pictures) and isinstance(data, LocalPath) and data.path.is_dir():
+        problems += _unfit_pictures(experiment.data, data.path, experiment.task)
     return problems
 
 
@@ -37,14 +40,38 @@ def _may_be_model(path: Path) -> bool:
     return RunDir(path).resolved.is_file() or any((path / name).is_file() for name in _MODEL_FILES)
 
 
+def _split_names(data: Data) -> list[str]:
+    return [name for name in (data.splits.train, data.splits.validation, data.splits.test) if name is not None]
+
+
 def _tables(data: Data, source: Path) -> Iterator[Path]:
-    named = [data.splits.train, data.splits.validation, data.splits.test]
-    paths = [source / name for name in named if name is not None] if source.is_dir() else [source]
+    paths = [source / name for name in _split_names(data)] if source.is_dir() else [source]
     return (path for path in dict.fromkeys(paths) if path.is_file())
 
 
+def _unfit_pictures(data: Data, folder: Path, task: Pictures) -> list[Problem]:
+    """Returns what is wrong with folders of classes; nothing where another format is named, or lies there."""
+    if data.format not in ("auto", "image_folder") or find_idx(folder) or find_cifar(folder):
+        return []
+    wanted = {split: name for split, name in data.splits.model_dump().items() if name is not None}
+    try:
+        problems = missing_folders(folder, wanted, task.label_names)
+    except OSError:
+        return []  # the ranks say why it cannot be read
+    is_parquet = data.format == "auto" and problems and any(folder.rglob("*.parquet"))
+    return [] if is_parquet else problems
+
+
+def _unfit_table(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
+    try:
+        problem = kind_problem(path, data)
+    except OSError:
+        return []
+    return [problem] if problem else _missing_columns(path, data, task)
+
+
 def _missing_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
-    kind = table_format(path, data)
+    kind = row_format(path, data)
     try:
         names = data.columns if data.columns and kind in ("csv", "tsv") else _first_names(path, kind, data)
     except (OSError, UnicodeError, LookupError, ValueError, csv.Error):

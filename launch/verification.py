@@ -19,6 +19,10 @@ from launch.config.run_dir import RunDir, read_json
 _LOOK_S = 0.01
 
 
+class DoneTooSoonError(FullrankError):
+    """The training was over before the signal of the stop reached it."""
+
+
 class Trainings(Protocol):
     """What a verification asks of the place where it trains: this machine, or a cluster (launch.drill)."""
 
@@ -78,12 +82,13 @@ def stop_and_resume(trainings: Trainings, run: RunDir, step: int) -> int:
     """Stops a new run after `step`, goes on with it, and returns the step that it stopped at.
 
     Raises:
+        DoneTooSoonError: it was over before the stop.
         FullrankError: it did not stop where and as it should have; its log is named.
     """
     code = trainings.train_until(run, step)
     if code == EXIT_DONE:
         what = f"the training was done before the stop at step {step} reached it"
-        raise FullrankError(Problem(what, where=str(log_of(run)), fix="more --steps"))
+        raise DoneTooSoonError(Problem(what, where=str(log_of(run)), fix="more --steps"))
     if code != EXIT_STOPPED:
         what = f"the stop ended with exit code {code}, not {EXIT_STOPPED}"
         raise FullrankError(Problem(what, where=str(log_of(run)), fix="read its log"))

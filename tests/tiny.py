@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 GOOD = "good great lovely warm bright funny superb moving honest wise".split()
@@ -31,6 +32,19 @@ def tiny_bert(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_classifier(folder: Path, label_names: Sequence[str] = ("0", "1")) -> Path:
+    """Writes tiny_bert with a head for these classes; returns its folder."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    tiny_bert(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = AutoModelForSequenceClassification.from_pretrained(folder, id2label=dict(enumerate(label_names)), label2id=None)
+    network.save_pretrained(folder)
     return folder
 
 

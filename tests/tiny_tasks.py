@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import tiny_bert, tiny_lines, tiny_sentences
+from tests.tiny import tiny_bert, tiny_classifier, tiny_lines, tiny_sentences
 from tests.tiny_pairs import tiny_pairs, tiny_t5
 from tests.tiny_pictures import tiny_folder
 from tests.tiny_ratings import tiny_ratings
@@ -42,6 +42,14 @@ def text_classification(folder: Path) -> Sections:
 def bert_frozen(folder: Path) -> Sections:
     sections = text_classification(folder)
     return sections | {"model": sections["model"] | {"freeze": ["bert.*"]}, "task": sections["task"] | {"pooling": "mean"}}
+
+
+def distill(folder: Path) -> Sections:
+    """One of the teacher's two layers, and the words of the train split."""
+    sections = text_classification(folder)
+    teacher = str(tiny_classifier(folder / "teacher"))
+    options = {"kind": "distill", "teacher": teacher, "layers": [1], "vocabulary": "train", "soft_share": 0.7}
+    return sections | {"model": {"source": teacher, "dropout": 0.0}, "task": sections["task"] | options}
 
 
 def glue_stsb(folder: Path) -> Sections:
@@ -163,6 +171,7 @@ CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "te
 TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
+    "distill": TinyTask(distill),
     "thawing": TinyTask(thawing),
     "autoencoder": TinyTask(autoencoder),
     "image_frozen": TinyTask(image_frozen),

@@ -22,6 +22,7 @@ from launch.config.strategy import load_strategy
 from trainers.averaging import build_average
 from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
+from trainers.computed_once import OncePerSample
 from trainers.console import Console
 from trainers.cpu_dropout import use_cpu_dropout
 from trainers.crash import CrashReport
@@ -43,7 +44,7 @@ from trainers.random_states import seed_random_states
 from trainers.rehearsal import RehearsalWatch, prepare_what_fits
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
-from trainers.tasks import Task, build_task
+from trainers.tasks import Precomputes, Task, build_task
 from trainers.thawing import all_thawed, plan_thawing
 from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
@@ -93,7 +94,9 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     engine.refuse_unless_equal(rank_facts(values, model))
     num_parameters = count_parameters(model)
     flops = flops_per_token(model, getattr(task, "head_share", 0.0)) if experiment.task.READS == "texts" else None
-    task, feature_notes = use_cached_features(engine, task, model, experiment, stops)
+    once = OncePerSample(engine, stops, experiment.data.num_workers)
+    kept_notes = task.precompute(once) if isinstance(task, Precomputes) else []
+    task, feature_notes = use_cached_features(once, task, model, experiment)
     num_workers = 0 if isinstance(task, FeatureTask) else experiment.data.num_workers  # nothing is left to prepare
     files: ModelFiles = AdapterFiles(task, model) if experiment.model.lora else WholeModel(task)
     thawing = plan_thawing(model, experiment, engine, per_epoch, num_steps)
@@ -131,7 +134,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
         console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: a rank has no memory for the larger")
-    for note in (*feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
+    for note in (*kept_notes, *feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.config.prepared import INFO_FILE
-from launch.config.run_dir import write_json
+from launch.config.experiment import Experiment
+from launch.config.prepared import INFO_FILE, prepared_dir
+from launch.config.run_dir import read_json, write_json
 from trainers.rows import BadRows
 from trainers.sampler import samples_consumed
 from trainers.tasks import Task
@@ -43,6 +44,14 @@ def write_facts(folder: Path, num_samples: Mapping[str, int], notes: Sequence[st
         "num_skipped": bad_rows.num_rows,
     }
     write_json(folder / INFO_FILE, info | facts)
+
+
+def point_to_facts(experiment: Experiment, task: Task) -> None:
+    """Writes the facts of a task that is made of other tasks' prepared data where the launcher looks for its own; any rank may."""
+    folder = prepared_dir(experiment)
+    if read_json(folder / INFO_FILE) != data_facts(task):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / INFO_FILE, data_facts(task))
 
 
 def facts_to_compare(state: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
+from launch.config.row_files import FORMATS_BY_ENDING
 from launch.config.sources import HubName
 from trainers.columns import ArrowColumn, Indices
-from trainers.readers import READERS_BY_ENDING, read_file
+from trainers.readers import read_file
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
 
@@ -116,7 +117,7 @@ def _read_folder(folder: Path, data: Data, wanted: Mapping[str, str], fields: Fi
 
 def _file_of_split(folder: Path, name: str, data: Data) -> Path | None:
     """Returns the file that a split's name means: itself, or `train` with the ending of data.format."""
-    endings = [ending for ending, reader in READERS_BY_ENDING.items() if reader == data.format]
+    endings = [ending for ending, reader in FORMATS_BY_ENDING.items() if reader == data.format]
     return next((path for path in (folder / name, *(folder / f"{name}{ending}" for ending in endings)) if path.is_file()), None)
 
 

@@ -100,8 +100,12 @@ class Engine:
     def prepare(self, model: nn.Module, build_optimizer: BuildOptimizer) -> tuple[nn.Module, Any]:
         """Returns the model as every rank trains it, in step, and its optimizer. Every rank must call this."""
         model.to(self.device)
-        prepared: tuple[nn.Module, Any] = self.accelerator.prepare(model, build_optimizer(model))
-        return prepared
+        optimizer = build_optimizer(model)
+        if self.precision in ("fp16", "fp8"):
+            prepared: tuple[nn.Module, Any] = self.accelerator.prepare(model, optimizer)
+            return prepared
+        # Elsewhere Accelerate's optimizer adds nothing but a search for a library on the disk, in each step (is_lomo_available in optimizer.py).
+        return self.accelerator.prepare(model), optimizer
 
     def use(self, arithmetic: BatchArithmetic) -> None:
         """Prepares from here on for another division of the global batch."""
@@ -177,7 +181,8 @@ class Engine:
         Returns:
             The norm of the whole gradient over all ranks before clipping, float32 [].
         """
-        norm: Tensor = self.accelerator.clip_grad_norm_(model.parameters(), float("inf") if max_norm is None else max_norm)
+        self.accelerator.unscale_gradients()  # of fp16
+        norm = clip_gradients(model.parameters(), max_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
@@ -241,10 +246,12 @@ class Engine:
 
         It goes over the host (gloo), so that numbers known there do not make the host wait for the GPU.
         """
-        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        if self.world.world_size > 1:
-            torch.distributed.all_reduce(tensor, group=self._control)
-        return [float(value) for value in tensor]
+        own = [float(value) for value in values]
+        if self.world.world_size == 1:
+            return own
+        sums = torch.tensor(own, dtype=torch.float64)
+        torch.distributed.all_reduce(sums, group=self._control)
+        return sums.tolist()
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Returns every rank's value, by rank. Every rank must call this."""
@@ -290,6 +297,18 @@ class Engine:
     def close(self) -> None:
         """Leaves the process group. Every rank must call this, after a training that ended well."""
         self.accelerator.end_training()
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
+    """Scales the gradients down to a norm of `max_norm` where theirs is larger, and returns theirs, float32 [].
+
+    On a CPU gradients that are within it are left alone; a GPU multiplies them by 1, as torch's clip_grad_norm_ does, and waits for no answer.
+    """
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if max_norm is not None and (norm.device.type != "cpu" or norm > max_norm):
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 def local_bytes(tensor: Tensor) -> int:

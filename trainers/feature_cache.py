@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib
-import inspect
-import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from launch.config.experiment import Experiment
 from launch.config.prepared import prepared_dir
 from launch.config.sources import cache_root
+from trainers.computed_once import Kept, KeptNumbers, NotSharedError, OncePerSample, fingerprint
 from trainers.engine import Engine
 from trainers.feature_seam import FEATURES, NoSeamError, Seam, attach_head, compute_features, find_seam
-from trainers.loader import build_evaluation_loader, move_batch
+from trainers.loader import move_batch
 from trainers.sampler import Indices, evaluation_batches
-from trainers.stopping import StopChecks, StopRequests
-from trainers.tasks import Batch, Sample, SampleKey, Task
+from trainers.tasks import Batch, Precomputes, Sample, Task
 from trainers.tasks.classification import Classification
-
-FORMAT_VERSION = 1
-"""Raised whenever kept features of an older fullrank would be read wrongly."""
-
-BLOCK_SIZE = 64
-"""Samples that the body sees at once, on any number of ranks: the last bits of a sum depend on the shape of the batch."""
-
-MAX_FILES = 64
-"""Of one split. A kill loses at most one file's work a rank."""
 
 SMALLEST_SHARE_LEFT = 0.5
 """Of the free room on the disk, which the features may take half of."""
 
 
-def use_cached_features(engine: Engine, task: Task, model: nn.Module, experiment: Experiment, stops: StopRequests) -> tuple[Task, list[str]]:
+def use_cached_features(once: OncePerSample, task: Task, model: nn.Module, experiment: Experiment) -> tuple[Task, list[str]]:
     """Returns the task as the head sees it if its body stands still, else the task itself; and a line that says which. Every rank must call this.
 
     The samples of the task that comes back are features; what it saves and shows is the whole model's. `model` can compute both.
@@ -56,16 +39,16 @@ def use_cached_features(engine: Engine, task: Task, model: nn.Module, experiment
         return task, []
     started = time.perf_counter()
     try:
-        seam = _agreed_seam(engine, task, model, experiment)
-        folder, num_computed = _compute(engine, cast("Classification", task), model, experiment, seam, stops)
-    except NoSeamError as reason:
+        seam = _agreed_seam(once.engine, task, model, experiment)
+        kept = _compute(once, task, model, experiment, seam)
+    except (NoSeamError, NotSharedError) as reason:
         model.train()
         return task, [f"features are not cached: {reason}"]
     attach_head(model, seam.head)
     size = " x ".join(map(str, seam.features.shape[1:]))
-    done = f"computed in {time.perf_counter() - started:.1f} s" if num_computed else "found"
-    what = f"the frozen body's features ({size} a sample) {done}, kept in {folder}"
-    return cast("Task", FeatureTask(task, folder, seam.head)), [
+    done = f"computed in {time.perf_counter() - started:.1f} s" if kept.num_computed else "found"
+    what = f"the frozen body's features ({size} a sample) {done}, kept in {kept.folder}"
+    return cast("Task", FeatureTask(task, kept, seam.head)), [
         f"{what}: {', '.join(seam.head)} trains on them alone (model.cache_features=never: not)"
     ]
 
@@ -73,8 +56,8 @@ def use_cached_features(engine: Engine, task: Task, model: nn.Module, experiment
 class FeatureTask:
     """A task whose samples are features; everything else is the task's own."""
 
-    def __init__(self, task: Task, folder: Path, head: Sequence[str]) -> None:
-        self._task, self._folder, self._head = task, folder, head
+    def __init__(self, task: Task, kept: Kept, head: Sequence[str]) -> None:
+        self._task, self._kept, self._head = task, kept, head
         self._of_head = copy.copy(cast("Any", task))
         self._of_head.logits = lambda model, batch: model(**{FEATURES: batch[FEATURES]}).float()
 
@@ -86,8 +69,8 @@ class FeatureTask:
         attach_head(model, self._head)
         return model
 
-    def dataset(self, split: str) -> FeatureDataset:
-        return FeatureDataset(self._folder / split)
+    def dataset(self, split: str) -> KeptNumbers:
+        return self._kept.split(split)
 
     def collate(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Returns features, [B, ...], and labels, [B]."""
@@ -104,23 +87,6 @@ class FeatureTask:
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         """No token is computed again."""
         return 0, 0
-
-
-class FeatureDataset(Dataset[Sample]):
-    """`features` and `labels` (one) of each sample of a split, by (epoch, index), from memory-mapped files."""
-
-    def __init__(self, folder: Path) -> None:
-        from safetensors.torch import load_file
-
-        self._files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
-        self._place = {int(index): (number, row) for number, file in enumerate(self._files) for row, index in enumerate(file["indices"].tolist())}
-
-    def __len__(self) -> int:
-        return len(self._place)
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        number, row = self._place[key[1]]
-        return {name: self._files[number][name][row] for name in (FEATURES, "labels")}
 
 
 def _agreed_seam(engine: Engine, task: Task, model: nn.Module, experiment: Experiment) -> Seam:
@@ -147,7 +113,7 @@ def _agreed_seam(engine: Engine, task: Task, model: nn.Module, experiment: Exper
 
 def _reason_against(task: Task, model: nn.Module, experiment: Experiment) -> str | None:
     """Returns why the body's features could not stand for the samples."""
-    if not isinstance(task, Classification) or experiment.task.kind == "own":
+    if not isinstance(task, Classification) or isinstance(task, Precomputes) or experiment.task.kind == "own":
         return f"not known of {experiment.task.kind} whether its loss needs more than logits and labels"
     if getattr(experiment.task, "is_random", False):
         return "training sees each sample changed at random (task.flip, crop, augment)"
@@ -171,54 +137,19 @@ def _reason_of_room(seam: Seam, task: Task) -> str | None:
     return f"they would take {needed / 1e9:.1f} GB, and {cache_root()} has {free / 1e9:.1f} GB left"
 
 
-def _compute(engine: Engine, task: Classification, model: nn.Module, experiment: Experiment, seam: Seam, stops: StopRequests) -> tuple[Path, int]:
-    """Returns the folder of all samples' features, and how many files of them were not there yet. Every rank must call this.
-
-    Each rank computes a share of the files that are missing; one that is there is whole, because it is renamed when it is.
+def _compute(once: OncePerSample, task: Task, model: nn.Module, experiment: Experiment, seam: Seam) -> Kept:
+    """Returns all samples' features and labels. Every rank must call this.
 
     Raises:
-        NoSeamError: on every rank, if one cannot see what another wrote.
-        StopAgreed: on every rank, if one was asked to stop meanwhile.
+        NotSharedError, StopAgreed: as OncePerSample.
     """
-    whole = cast("Task", task)
-    folder = engine.from_main(cache_root() / "features" / fingerprint(engine, task, model, experiment, seam))
-    pieces = {path: batches for split in whole.num_samples for path, batches in _pieces(whole, folder / split, split).items()}
-    missing = engine.from_main([path for path in pieces if not path.is_file()])
-    mine = missing[engine.world.rank :: engine.world.world_size]
-    checks = StopChecks(stops, engine.sum_over_ranks, engine.world.is_main, "computing the features of the frozen body")
-    with engine.without_gradients(), engine.accelerator.autocast():
-        for number in range(len(missing[:: engine.world.world_size])):
-            checks.before_batch()
-            if number < len(mine):
-                _write_piece(mine[number], pieces[mine[number]], engine, task, model, experiment, seam)
-    engine.barrier()
-    if sum(engine.gather_objects(sum(not path.is_file() for path in pieces))):
-        raise NoSeamError(f"{folder} is not shared by all nodes (FULLRANK_CACHE)")
-    return folder, len(missing)
+    classified = cast("Classification", task)
 
+    def of_batch(batch: Batch) -> dict[str, Tensor]:
+        return {FEATURES: compute_features(model, seam.head, partial(classified.logits, model, batch)), "labels": batch["labels"]}
 
-def _pieces(task: Task, folder: Path, split: str) -> dict[Path, list[Indices]]:
-    """Returns file -> the batches of samples that it holds, at most MAX_FILES of a split; the same on any number of ranks."""
-    batches = evaluation_batches(task.num_samples[split], BLOCK_SIZE, 0, 1, task.lengths(split))
-    per_file = -(-len(batches) // MAX_FILES)
-    return {folder / f"{first:06d}.safetensors": batches[first : first + per_file] for first in range(0, len(batches), per_file)}
-
-
-def _write_piece(path: Path, batches: Sequence[Indices], engine: Engine, task: Any, model: nn.Module, experiment: Experiment, seam: Seam) -> None:
-    from safetensors.torch import save_file
-
-    loader = build_evaluation_loader(
-        task.dataset(path.parent.name), task.collate, batches, experiment.data.num_workers if len(batches) > 8 else 0, engine.device.type == "cuda"
-    )
-    features, labels = [], []
-    for batch in loader:
-        features.append(compute_features(model, seam.head, partial(task.logits, model, move_batch(batch, engine.device))).cpu())
-        labels.append(batch["labels"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    indices = torch.from_numpy(np.concatenate(list(batches)))
-    save_file({FEATURES: torch.cat(features).contiguous(), "labels": torch.cat(labels), "indices": indices}, temporary)
-    temporary.replace(path)
+    name = f"features/{_fingerprint(once.engine, classified, model, experiment, seam)}"
+    return once.compute("computing the features of the frozen body", name, task, list(task.num_samples), of_batch)
 
 
 def _batch(task: Task, indices: Indices) -> dict[str, Tensor]:
@@ -226,23 +157,12 @@ def _batch(task: Task, indices: Indices) -> dict[str, Tensor]:
     return task.collate([samples[0, int(index)] for index in indices])
 
 
-def fingerprint(engine: Engine, task: Classification, model: nn.Module, experiment: Experiment, seam: Seam) -> str:
-    """Returns what tells these features from others: the body's weights and code, the prepared data, its way into the network, the arithmetic."""
-    digest = hashlib.sha256()
-    head = tuple(f"{name}." for name in seam.head)
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(head):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+def _fingerprint(engine: Engine, task: Classification, model: nn.Module, experiment: Experiment, seam: Seam) -> str:
+    """Returns what tells these features from others: the body, the prepared data, its way into the network."""
     facts = {
-        "version": FORMAT_VERSION,
         "head": seam.head,
-        "code": hashlib.sha256(inspect.getsource(importlib.import_module(type(model).__module__)).encode()).hexdigest(),
-        "body": repr(model),
         "data": [prepared_dir(experiment).name, task.fingerprint],
         "task": experiment.task.model_dump(mode="json"),
         "statistics": getattr(task, "statistics", None),
-        "arithmetic": [engine.precision, engine.device.type, torch.__version__],
     }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    return digest.hexdigest()[:20]
+    return fingerprint(engine, model, facts, left_out=seam.head)

@@ -82,8 +82,12 @@ def fetch_model(experiment: Experiment) -> list[Fetched]:
         from trainers.images import torchvision_models
 
         return [_found(spelled, torchvision_models.fetch(source))] if source.weights is not None else []
-    place = locate(spelled, "model.source")
-    return [_found(spelled, _fetch_repository(place) if isinstance(place, HubName) else place)]
+    return [_fetch_transformer(spelled, "model.source")]
+
+
+def fetch_others(experiment: Experiment) -> list[Fetched]:
+    """Brings the models that the task reads beside (task.teacher)."""
+    return [_fetch_transformer(source, key) for key, source in experiment.task.sources().items()]
 
 
 def fetch_weights(experiment: Experiment) -> list[Fetched]:
@@ -108,7 +112,17 @@ def fetch_data(experiment: Experiment) -> list[Fetched]:
     return [Fetched(found.part, found.source, found.path, found.num_bytes, notes=(f"samples: {samples}", *task.notes))]
 
 
-PARTS: dict[str, Callable[[Experiment], list[Fetched]]] = {"model": fetch_model, "weights": fetch_weights, "data": fetch_data}
+PARTS: dict[str, Callable[[Experiment], list[Fetched]]] = {
+    "model": fetch_model,
+    "weights": fetch_weights,
+    "other models": fetch_others,
+    "data": fetch_data,
+}
+
+
+def _fetch_transformer(source: str, key: str) -> Fetched:
+    place = locate(source, key)
+    return _found(source, _fetch_repository(place) if isinstance(place, HubName) else place)
 
 
 def _fetch_repository(name: HubName) -> Path:

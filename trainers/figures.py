@@ -108,7 +108,7 @@ def draw_comparison(path: Path, runs: dict[str, Records]) -> None:
                 look = {"color": MANY_COLOURS[number % len(MANY_COLOURS)], "linestyle": line, "marker": marker}
                 axes.plot([step for step, _ in points], shown, linewidth=1.8, markersize=4, label=_short(name), **look)
             axes.set(title="Training loss (smoothed)" if split == "train" else "Validation loss")
-        panels[0].legend(loc="upper right")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
         panels[-1].set_xlabel("optimizer step")
         panels[-1].set_xlim(left=0)
         figure.savefig(path)
@@ -141,7 +141,8 @@ def _draw_loss(axes: Axes, train: Records, validation: Records) -> None:
         points = [record["step"] for record in validation], [record["loss"] for record in validation]
         axes.plot(*points, color=ORANGE, linewidth=1.6, marker="o", markersize=5.5, markeredgecolor="white", label="validation")
     axes.set(title="Loss")
-    axes.legend(loc="upper right")
+    if train or validation:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)  # beside the title: no curve is there
 
 
 def _draw_metric(axes: Axes, judged: Records, metric: str, mode: str) -> None:

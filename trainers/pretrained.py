@@ -91,6 +91,19 @@ def load_model(kind: str, model: Model, label_names: Sequence[str], seed: int, p
     return network
 
 
+def load_saved(source: str) -> Any:
+    """Returns a model with all that its source has: a head for sequences if one was trained, else the body alone.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    config = load_config(source)
+    has_head = any(name.endswith("ForSequenceClassification") for name in getattr(config, "architectures", None) or ())
+    return _load_weights(AutoModelForSequenceClassification if has_head else AutoModel, config, Model(source=source))
+
+
 def load_image_model(model: Model, label_names: list[str]) -> tuple[nn.Module, list[str]]:
     """Returns a classifier of pictures in float32 on the CPU, a new head drawn from torch's random state, and a word on it.
 

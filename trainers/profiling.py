@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from trainers.console import Console
 from trainers.engine import Engine
 
 T = TypeVar("T")
+_NOTHING = nullcontext()
 PHASES = ("waiting for data", "counting and stop requests", "forward", "backward", "optimizer", "logging")
 """What a step consists of, in its order; the loop marks them by these names."""
 
@@ -31,9 +32,8 @@ class NoProfiler:
     def steps(self, batches: Iterable[T], step: int) -> Iterable[T]:
         return batches
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        yield
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        return _NOTHING
 
 
 class StepProfiler(NoProfiler):

@@ -11,6 +11,7 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
+from launch.config.row_files import FORMATS_BY_ENDING, kind_problem, row_format
 from trainers.columns import ArrowColumn, store_batches, store_rows
 from trainers.conll import read_conll
 from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
@@ -23,8 +24,6 @@ MAX_FIELD_CHARS = 2**27
 PARQUET_BATCH_ROWS = 1000
 """Rows of a parquet file in memory at a time; they may be pictures."""
 
-READERS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".conll": "conll", ".txt": "text"}
-
 
 def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
     """Returns the wanted columns of a file, read by data.format or by its ending; what is wrong with single rows goes to `bad_rows`.
@@ -32,11 +31,13 @@ def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spli
     Raises:
         ConfigError: the file as a whole cannot be read, or lacks a column.
     """
-    name = READERS_BY_ENDING.get(path.suffix.lower()) if data.format == "auto" else data.format
-    if name not in READERS:
+    name = row_format(path, data)
+    if name is None or name not in READERS:
         what = f"{path.name} does not say by its ending how to read it" if data.format == "auto" else f"{data.format} is not the format of a file"
         raise ConfigError(Problem(what, where=str(path), key="data.format", allowed=", ".join(READERS)))
     try:
+        if problem := kind_problem(path, data):
+            raise ConfigError(problem)
         return READERS[name](path, data, fields, bad_rows)
     except OSError as error:
         raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", where=str(path), key="data.source")) from error
@@ -107,7 +108,7 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
     with open_text(path, data.encoding) as file:
         columns, lines = store_rows(usable(file), list(fields), decode=json.loads)
     if not seen:
-        named = READERS_BY_ENDING.get(path.suffix.lower(), "jsonl")
+        named = FORMATS_BY_ENDING.get(path.suffix.lower(), "jsonl")
         fix = f"data.format={named}" if named != "jsonl" else "one {...} a line, without [ ] around them; or another data.format"
         raise ConfigError(*bad_rows.problems[:MAX_NAMED_ROWS], Problem("no line is a JSON object with keys", str(path), "data.format", fix=fix))
     check_columns(list(seen), fields, str(path), data)

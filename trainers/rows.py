@@ -11,6 +11,9 @@ from launch.config.experiment import Data
 from trainers.columns import Indices, select
 
 MAX_NAMED_ROWS = 20
+"""Where they stop the training."""
+
+MAX_NAMED_SKIPPED_ROWS = 3
 MAX_KEPT_ROWS = 1000
 """A file of the wrong kind has millions of bad rows, and each would cost half a kilobyte of memory."""
 
@@ -70,7 +73,9 @@ class BadRows:
         """Returns how many rows were skipped, called `noun`, and the first of them; nothing if none was."""
         if not self.num_rows:
             return []
-        return [f"{self.num_rows} {noun} skipped (data.on_bad_row=skip):", *map(str, self.problems[:MAX_NAMED_ROWS])]
+        named = [str(problem) for problem in self.problems[:MAX_NAMED_SKIPPED_ROWS]]
+        more = self.num_rows - len(named)
+        return [f"{self.num_rows} {noun} skipped (data.on_bad_row=skip):", *named, *([f"and {more} more"] if more else [])]
 
     def add(self, place: str, what: str, allowed: str | None = None) -> None:
         self.num_rows += 1

@@ -14,9 +14,8 @@ from typing import Any
 from launch.backends import BACKENDS
 from launch.backends.local import Ended
 from launch.cli.closing import closing_facts, print_closing
-from launch.cli.plan import print_plan
 from launch.cli.planning import make_plan, plan_again
-from launch.cli.show import plan_headline
+from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import EXIT_DONE, ConfigError, FullrankError, Problem, StateError
 from launch.config.new_run import new_run_id
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for

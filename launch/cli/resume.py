@@ -13,9 +13,8 @@ from launch.cli.closing import print_closing
 from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run, default_run_root
 from launch.cli.output import code_kept
 from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline, was_submitted
-from launch.cli.plan import print_plan
 from launch.cli.planning import plan_again
-from launch.cli.show import plan_headline
+from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import ConfigError, Problem
 from launch.config.run_dir import RunDir, read_json
 from launch.plan_experiment import ExperimentPlan

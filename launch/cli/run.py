@@ -30,9 +30,8 @@ from launch.cli.options import (
 )
 from launch.cli.output import code_kept
 from launch.cli.pipelines import How, run_pipeline
-from launch.cli.plan import print_plan
 from launch.cli.planning import parse_target, plan_target
-from launch.cli.show import plan_headline
+from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.modes import PLAIN, parse_mode
 from launch.config.pipeline import find_pipeline

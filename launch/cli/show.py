@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 
+from launch.config.errors import EXIT_DONE, FullrankError
 from launch.config.tasks.language_modelling import LanguageModelling
 from launch.memory_plan import memory_rows
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
-from launch.render import launch_argv, launch_environment
+from launch.preflight import preflight
+from launch.probe import Probe
+from launch.render import describe_plan, launch_argv, launch_environment, render_files
+
+
+def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> int:
+    """Prints a plan to stdout, and what would keep it from starting to stderr; returns the exit code of the check, 0 if it would start."""
+    files = render_files(launch_plan, probe)
+    if as_json:
+        print(json.dumps(describe_plan(launch_plan) | {"files": files}, indent=2, ensure_ascii=False))
+    else:
+        print(plan_text(launch_plan, files))
+    try:
+        preflight(launch_plan, probe)
+    except FullrankError as error:
+        for problem in error.problems:
+            print(f"would not start: {problem}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_DONE
 
 
 def plan_headline(plan: LaunchPlan) -> str:

@@ -17,19 +17,23 @@ from launch.config.new_run import new_run_id
 from launch.config.run_dir import RunDir
 from launch.identity import Comparison, compare_runs
 from launch.preflight import preflight
-from launch.verification import LocalTrainings, Trainings, expect_done, log_of, stop_and_resume
+from launch.verification import DoneTooSoonError, LocalTrainings, Trainings, expect_done, log_of, stop_and_resume
 
 if TYPE_CHECKING:
     from launch.config.cluster import LoadedCluster
     from launch.plan_experiment import ExperimentPlan
 
 _SHOWN = 8
+_LENGTHS = (20, 200, 2000)
+"""Optimizer steps that are tried, one after the other, until a stop comes before the end: a small model makes 20 in a few hundredths of a second."""
 
 
 def verify(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or the path of an experiment file.")],
     overrides: Overrides = None,
-    steps: Annotated[int, typer.Option("--steps", min=3, metavar="N", help="Optimizer steps of the short run.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=3, metavar="N", help="Optimizer steps of the short run. Default: 20; more if they are over too soon.")
+    ] = None,
     stop_at: Annotated[
         int | None, typer.Option("--stop-at", min=1, metavar="STEP", help="Stop once this step is recorded. Default: halfway.")
     ] = None,
@@ -45,10 +49,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Trains N steps whole, and again with a real signal in between and a resume; compares every record and every bit of the weights."""
-    stop_at = stop_at or steps // 2
-    if stop_at >= steps:
-        raise ConfigError(Problem(f"{stop_at} is not before the last of {steps} steps", key="--stop-at", allowed=f"1 to {steps - 1}"))
-    words = [*short_run(steps), *(overrides or [])]
+    lengths = (steps,) if steps else _LENGTHS
+    if stop_at and stop_at >= lengths[0]:
+        raise ConfigError(Problem(f"{stop_at} is not before the last of {lengths[0]} steps", key="--stop-at", allowed=f"1 to {lengths[0] - 1}"))
+    own = list(overrides or [])
+    if refused := next((word for word in own if word.startswith("train.duration=")), None):
+        raise ConfigError(Problem("verify chooses the length of the training", where=repr(refused), key="train.duration", fix="--steps N"))
+    words = [*short_run(lengths[0]), *own]
     if cluster is None:
         plan, probe = make_plan(experiment, words, strategy, nodes, processes_per_node, run_root=run_root)
         preflight(plan, probe)
@@ -65,14 +72,19 @@ def verify(
         raise ConfigError(Problem("the folder exists and is not empty", where=str(folder), fix="another --run-dir"))
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--strategy", strategy, "--nodes", str(plan.nodes), "--processes-per-node", str(plan.processes_per_node)]
-    trainings = _trainings([experiment, *words, *options], cluster)
-    _say(f"training {steps} steps, whole; log: {log_of(whole)}")
-    expect_done(trainings.train(whole), whole, "the undisturbed training")
-    _say(f"training again, with a {trainings.number.name} after step {stop_at} and a resume; log: {log_of(stopped)}")
-    stopped_at = stop_and_resume(trainings, stopped, stop_at)
+    for length in lengths:
+        trainings = _trainings([experiment, *short_run(length), *own, *options], cluster)
+        try:
+            stopped_at = _train_both(trainings, whole, stopped, length, stop_at or length // 2)
+            break
+        except DoneTooSoonError:
+            if length == lengths[-1]:
+                raise
+            _say(f"{length} steps are over before a signal arrives; once more with ten times as many")
+            _clear(folder)
     comparison = compare_runs(whole, stopped)
     if as_json:
-        print(json.dumps({"experiment": plan.name, "steps": steps, "stopped_at": stopped_at, "folder": str(folder), **_facts(comparison)}, indent=2))
+        print(json.dumps({"experiment": plan.name, "steps": length, "stopped_at": stopped_at, "folder": str(folder), **_facts(comparison)}, indent=2))
     else:
         print(verdict(comparison, stopped_at))
     if not comparison.differences and run_dir is None:
@@ -80,6 +92,19 @@ def verify(
     elif not as_json:
         _say(f"both runs are in {folder}")
     raise typer.Exit(EXIT_FAILED if comparison.differences else EXIT_DONE)
+
+
+def _train_both(trainings: Trainings, whole: RunDir, stopped: RunDir, steps: int, stop_at: int) -> int:
+    """Trains one run whole, another with a stop and a resume, and returns the step that it stopped at."""
+    _say(f"training {steps} steps, whole; log: {log_of(whole)}")
+    expect_done(trainings.train(whole), whole, "the undisturbed training")
+    _say(f"training again, with a {trainings.number.name} after step {stop_at} and a resume; log: {log_of(stopped)}")
+    return stop_and_resume(trainings, stopped, stop_at)
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def _plan_job(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.config.errors import Problem
 from launch.config.tasks import Pictures
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -79,6 +81,40 @@ def idx_names(split: str, what: str, num_dimensions: int) -> list[str]:
         what: `images` or `labels`.
     """
     return [f"{split}-{what}{mark}idx{num_dimensions}-ubyte{ending}" for mark in "-." for ending in ("", ".gz")]
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Returns the names of a split's classes, sorted: its folders that are not hidden.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def missing_folders(root: Path, wanted: Mapping[str, str], label_names: Sequence[str] | None) -> list[Problem]:
+    """Returns a problem for each split whose folder is not there, and for a train split without two classes.
+
+    Args:
+        wanted: split -> its folder in `root`.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    there = class_folders(root)
+    train_fix = "data.splits.train=. if these are the classes" if len(there) > 1 else None
+    problems = []
+    for split, name in wanted.items():
+        if not (root / name).is_dir():
+            fix = train_fix if split == "train" else f"data.splits.{split}=null, and data.{split}_fraction=0.2 to cut one from train"
+            allowed = f"a folder of it: {', '.join(there[:20]) or 'none'}"
+            problems.append(Problem(f"there is no folder {root / name}", key=f"data.splits.{split}", allowed=allowed, fix=fix))
+    names = label_names or (class_folders(root / wanted["train"]) if (root / wanted["train"]).is_dir() else None)
+    if names is not None and len(names) < 2:
+        what = f"{root / wanted['train']} holds {'one folder' if names else 'no folders'}, and each folder of it is a class"
+        allowed = f"two folders of pictures or more, not: {', '.join(names) or 'none'}"
+        problems.append(Problem(what, key="data.splits.train", allowed=allowed, fix=train_fix))
+    return problems
 
 
 def unused_columns(options: Pictures, kind: str) -> list[str]:

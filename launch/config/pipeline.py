@@ -19,14 +19,16 @@ from launch.config.yaml_files import load_yaml
 
 FROM_STAGE = "stages."
 """`model.source: stages.NAME` is the model that the stage NAME leaves."""
-MODEL_KEYS = ("model.source", "model.weights")
+MODEL_KEYS = ("model.source", "model.weights", "task.teacher")
 
 
 class StageSection(Section):
     """One training of a pipeline."""
 
     experiment: str = Field(min_length=1, description="A shipped experiment, or the path of an experiment file, from the pipeline's folder.")
-    overrides: dict[str, Any] = Field({}, description="Values that replace the experiment's, by dotted key; model.source may be stages.NAME.")
+    overrides: dict[str, Any] = Field(
+        {}, description="Values that replace the experiment's, by dotted key; model.source and task.teacher may be stages.NAME."
+    )
 
 
 class PipelineSection(Section):

@@ -10,7 +10,7 @@ from launch.config.durations import Duration
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Evaluate, Experiment
 from launch.config.load import LoadedExperiment
-from launch.config.tasks import Pictures
+from launch.config.tasks import SquareViews
 
 LARGEST_DEFAULT_MICRO_BATCH = 64
 """Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
@@ -159,18 +159,24 @@ def _target_problems(loaded: LoadedExperiment) -> list[Problem]:
     return [loaded.problem("train.label_smoothing", f"has no meaning for {task.kind}", fix="train.label_smoothing=0.0")]
 
 
-def _thawing_problems(loaded: LoadedExperiment) -> list[Problem]:
-    """Only what is frozen can thaw."""
-    experiment = loaded.experiment
-    if not experiment.train.unfreeze_at or experiment.model.freeze:
-        return []
-    return [loaded.problem("train.unfreeze_at", "nothing is frozen that could thaw", fix="model.freeze=[PATTERN, ...], or train.unfreeze_at={}")]
+def _freezing_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """Something is trained from the start, and only what is frozen can thaw, before the end."""
+    freeze, train, key = loaded.experiment.model.freeze, loaded.experiment.train, "train.unfreeze_at"
+    problems = []
+    if "*" in freeze:
+        what = "'*' freezes every parameter: nothing is left to train"
+        problems.append(loaded.problem("model.freeze", what, fix="leave the head out of the patterns"))
+    if train.unfreeze_at and not freeze:
+        problems.append(loaded.problem(key, "nothing is frozen that could thaw", fix="model.freeze=[PATTERN, ...], or train.unfreeze_at={}"))
+    late = [when for when in train.unfreeze_at if when.unit == train.duration.unit and when.amount >= train.duration.amount]
+    problems += [loaded.problem(key, f"{when} never comes: training ends after {train.duration}", allowed="an earlier time") for when in late]
+    return problems
 
 
 def _image_problems(loaded: LoadedExperiment) -> list[Problem]:
     """The options of a picture's way into the network fit together."""
     task = loaded.experiment.task
-    if not isinstance(task, Pictures):
+    if not isinstance(task, SquareViews):
         return []
     problems = []
     for key, values in {"task.mean": task.mean, "task.std": task.std}.items():
@@ -290,7 +296,7 @@ RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
     _target_problems,
     _column_problems,
     _image_problems,
-    _thawing_problems,
+    _freezing_problems,
     _metric_problems,
     _split_problems,
     _optimizer_problems,

@@ -68,12 +68,12 @@ def test_missing_local_path_names_where_it_was_set(make_plan, make_probe):
 
 def test_hub_name_that_is_not_cached_while_the_hub_is_off(make_plan, make_probe):
     found = problems(make_plan, make_probe, is_offline=True, hub_cached=frozenset({"data.source"}))
-    assert found == (ConfigError, ["owner/model is not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)"])
+    assert found == (ConfigError, ["owner/model is no folder here and not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)"])
 
 
 def test_hub_name_that_is_not_cached_while_the_hub_does_not_answer(make_plan, make_probe):
     found = problems(make_plan, make_probe, unreachable_hub="https://hub.example", hub_cached=frozenset({"model.source"}))
-    assert found == (PreflightError, ["owner/data is not in the hub cache, and https://hub.example does not answer"])
+    assert found == (PreflightError, ["owner/data is no folder here and not in the hub cache, and https://hub.example does not answer"])
 
 
 @pytest.mark.parametrize(

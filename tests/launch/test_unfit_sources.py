@@ -70,3 +70,48 @@ def test_folder_without_a_configuration_is_no_model(tmp_path, unfit):
     (model / "config.json").touch()
     assert unfit(tmp_path, model=LocalPath(model)) == ""
     assert unfit(tmp_path, model=LocalPath(tmp_path / "nowhere")) == ""  # what is missing is told by its own check
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "overrides", "found"),
+    [
+        ("a.csv", b"PAR1....", [], "data.format: is a parquet file, not csv"),
+        ("a.tsv", b"\x1f\x8b\x08", [], "data.format: is a gzip archive, not tsv\n    try: unpack it"),
+        ("a.parquet", b"sentence,label\n", [], "data.format: is no parquet file"),
+        ("a.json", b'["sentence"]', ["data.format=squad"], "data.format: is no SQuAD file: it does not begin with {"),
+    ],
+)
+def test_file_that_begins_unlike_its_format_says_what_it_is(tmp_path, unfit, name, begins, overrides, found):
+    (tmp_path / name).write_bytes(begins)
+    assert found in unfit(tmp_path / name, *overrides)
+
+
+@pytest.fixture
+def unfit_folder(tmp_path):
+    """Returns the problems of a folder of pictures as text."""
+
+    def find(*overrides):
+        words = [f"data.source={tmp_path}", "data.splits.validation=null", *overrides]
+        experiment = load_experiment("image_folder_frozen", words).experiment
+        return "\n".join(map(str, find_unfit_sources(experiment, HUB_MODEL, LocalPath(tmp_path))))
+
+    return find
+
+
+def test_folder_of_pictures_without_the_split_names_what_is_there(tmp_path, unfit_folder):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    assert unfit_folder() == (
+        f"data.splits.train: there is no folder {tmp_path / 'train'}\n"
+        "    allowed: a folder of it: cat, dog\n"
+        "    try: data.splits.train=. if these are the classes"
+    )
+    assert unfit_folder("data.splits.train=.") == ""
+
+
+def test_train_split_of_one_class_is_refused_and_another_format_left_to_the_ranks(tmp_path, unfit_folder):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    assert "holds one folder, and each folder of it is a class" in unfit_folder()
+    assert unfit_folder("data.format=parquet") == ""
+    (tmp_path / "train" / "0000.parquet").touch()
+    assert unfit_folder("data.format=auto") == ""

@@ -182,7 +182,7 @@ def test_another_encoding_is_read_as_said(tmp_path: Path) -> None:
         ("text\tlabel\na\t1\n", {"columns": ["text", "label"]}, "a.tsv:1: data.columns: the first line already holds the names"),
         ("", {}, "a.tsv: data.source: the file is empty"),
         ("text\tlabel\na\t1\n", {"splits": {}}, "data.splits.validation: .*a.tsv is one file and has no split 'validation'"),
-        ("text\tlabel\na\t1\n", {"format": "parquet"}, "is not a whole parquet file"),
+        ("text\tlabel\na\t1\n", {"format": "parquet"}, "data.format: is no parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_meant_says_why(content: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -267,3 +267,11 @@ def test_text_files_are_read_without_the_datasets_library_or_pandas(tmp_path: Pa
         "print({'datasets', 'pandas', 'torch', 'transformers'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_skipped_rows_are_counted_and_the_first_three_named():
+    bad_rows = BadRows("skip")
+    for line in (2, 5, 9, 11, 12):
+        bad_rows.add(f"train.tsv:{line}", "the text is empty")
+    named = [f"train.tsv:{line}: the text is empty" for line in (2, 5, 9)]
+    assert bad_rows.notes("rows") == ["5 rows skipped (data.on_bad_row=skip):", *named, "and 2 more"]

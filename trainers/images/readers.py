@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data
-from launch.config.picture_files import ENDINGS, find_cifar, find_idx, unused_columns
+from launch.config.picture_files import ENDINGS, class_folders, find_cifar, find_idx, missing_folders, unused_columns
 from launch.config.sources import HubName
 from launch.config.tasks import Pictures
 from trainers.datasets import load_splits
@@ -41,7 +41,10 @@ def load_pictures(data: Data, options: Pictures, bad_rows: BadRows) -> tuple[dic
     wanted = {split: name for split, name in data.splits.model_dump().items() if name is not None}
     unused = unused_columns(options, kind)
     if kind == "image_folder":
-        splits, notes = _read_image_folder(place, wanted, options)
+        try:
+            splits, notes = _read_image_folder(place, wanted, options)
+        except OSError as error:
+            raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", str(error.filename or place), "data.source")) from error
         return splits, unused + notes
     return (read_idx if kind == "idx" else read_cifar)(place, wanted, options), unused
 
@@ -65,15 +68,13 @@ def _format(data: Data, place: Path | HubName) -> str:
 
 def _read_image_folder(root: Path, wanted: Wanted, options: Pictures) -> tuple[dict[str, Split], list[str]]:
     """Reads SPLIT/CLASS/.../picture; the class names are those of the train split's folders, sorted."""
-    folders = {split: _split_folder(root, split, name) for split, name in wanted.items()}
-    names = options.label_names or _subfolders(folders["train"])
-    if len(names) < 2:
-        there = ", ".join(names) or "none"
-        what = f"{folders['train']} holds {'one folder' if names else 'no folders'}, and each folder of it is a class"
-        raise ConfigError(Problem(what, key="data.splits.train", allowed=f"two folders of pictures or more, not: {there}", fix=_train_fix(root)))
+    if missing := missing_folders(root, wanted, options.label_names):
+        raise ConfigError(*missing)
+    folders = {split: root / name for split, name in wanted.items()}
+    names = options.label_names or class_folders(folders["train"])
     problems, splits, passed_over = [], {}, Counter[str]()
     for split, folder in folders.items():
-        unknown = [name for name in _subfolders(folder) if name not in names]
+        unknown = [name for name in class_folders(folder) if name not in names]
         if unknown:
             what = f"the {split} split has classes that {'task.label_names' if options.label_names else 'train'} lacks: {', '.join(unknown)}"
             problems.append(Problem(what, str(folder), f"data.splits.{split}", allowed=", ".join(names[:20])))
@@ -91,29 +92,6 @@ def _read_image_folder(root: Path, wanted: Wanted, options: Pictures) -> tuple[d
         raise ConfigError(*problems)
     notes = [f"{count} files of {ending or 'no ending'} are no pictures and were passed over" for ending, count in passed_over.most_common(5)]
     return splits, notes
-
-
-def _split_folder(root: Path, split: str, name: str) -> Path:
-    folder = root / name
-    if not folder.is_dir():
-        what = f"there is no folder {folder}"
-        fix = f"data.splits.{split}=null, and data.{split}_fraction=0.2 to cut one from train" if split != "train" else _train_fix(root)
-        raise ConfigError(
-            Problem(what, key=f"data.splits.{split}", allowed=f"a folder of it: {', '.join(_subfolders(root)[:20]) or 'none'}", fix=fix)
-        )
-    return folder
-
-
-def _train_fix(root: Path) -> str | None:
-    """A folder that holds the classes themselves is the train split."""
-    return "data.splits.train=. if these are the classes" if len(_subfolders(root)) > 1 else None
-
-
-def _subfolders(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", str(folder), "data.source")) from error
 
 
 def _pictures_in(folder: Path, passed_over: Counter[str]) -> Sequence[str]:

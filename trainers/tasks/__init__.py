@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
     from trainers.columns import Indices
+    from trainers.computed_once import OncePerSample
 
 Batch = Mapping[str, "Tensor"]
 Sample = dict[str, Any]
@@ -25,6 +26,7 @@ TASKS: dict[str, str] = {
     "text_classification": "trainers.tasks.text_classification",
     "text_regression": "trainers.tasks.text_regression",
     "glue": "trainers.tasks.glue",
+    "distill": "trainers.tasks.distill",
     "ner": "trainers.tasks.ner",
     "question_answering": "trainers.tasks.question_answering",
     "image_classification": "trainers.tasks.image_classification",
@@ -129,4 +131,17 @@ class Illustrates(Protocol):
             model: in evaluation mode; gradients are off.
             place: moves a batch to the model's device.
             folder: where pictures go, named <split>-*.png and linked to as <name of folder>/<file>; None on ranks that write nothing.
+        """
+
+
+@runtime_checkable
+class Precomputes(Protocol):
+    """What a task may have beside: its loss needs numbers of each training sample that another network computes, once."""
+
+    def precompute(self, once: OncePerSample) -> list[str]:
+        """Computes them before the first step, and returns what a person should know of them, a line each. Every rank must call this.
+
+        Raises:
+            ConfigError: there is no such network.
+            StopAgreed: on every rank, if one was asked to stop meanwhile.
         """

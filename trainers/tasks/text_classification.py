@@ -21,9 +21,14 @@ from trainers.tasks.texts import TextsTask, prepared
 
 def build_task(experiment: Experiment) -> TextClassificationTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
+    return TextClassificationTask(experiment, *prepared_classes(experiment))
+
+
+def prepared_classes(experiment: Experiment) -> tuple[Path, dict[str, Any]]:
+    """Returns the folder of the prepared texts with their classes, and the facts about them."""
     options = experiment.task
     assert isinstance(options, TextClassification)
-    return TextClassificationTask(experiment, *prepared(experiment, lambda splits, bad_rows: read_labels(splits, options, bad_rows)))
+    return prepared(experiment, lambda splits, bad_rows: read_labels(splits, options, bad_rows))
 
 
 class TextClassificationTask(TextsTask, Classification):

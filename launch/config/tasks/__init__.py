@@ -9,6 +9,7 @@ from pydantic import Field
 from launch.config.tasks.autoencoder import Autoencoder
 from launch.config.tasks.base import Metrics, TaskSection
 from launch.config.tasks.causal_lm import CausalLm
+from launch.config.tasks.distill import Distill
 from launch.config.tasks.glue import Glue
 from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.masked_lm import MaskedLm
@@ -27,6 +28,7 @@ __all__ = [
     "Glue",
     "ImageClassification",
     "Metrics",
+    "Distill",
     "Ner",
     "OwnTask",
     "Pictures",
@@ -49,6 +51,7 @@ TaskOptions = Annotated[
     | ImageClassification
     | Autoencoder
     | Seq2Seq
+    | Distill
     | SpeechCtc
     | RecommenderAutoencoder
     | MaskedLm

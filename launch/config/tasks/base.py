@@ -42,3 +42,7 @@ class TaskSection(Section):
     def columns(self) -> dict[str, list[str]]:
         """Returns key -> the columns of the source that it names; no column has two parts to play."""
         return {}
+
+    def sources(self) -> dict[str, str]:
+        """Returns key -> what else is read beside model.source and data.source: a model, by its source."""
+        return {}

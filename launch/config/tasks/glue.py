@@ -73,11 +73,13 @@ class Glue(TextsSection):
     @model_validator(mode="before")
     @classmethod
     def _with_columns(cls, values: Any) -> Any:
-        task = dict[Any, GlueTask](GLUE).get(values["name"]) if isinstance(values, Mapping) and isinstance(values.get("name"), str) else None
-        if task is None:
+        if not isinstance(values, Mapping):
             return values
-        *texts, label = task.tsv if values.get("layout") == "tsv" else (*task.hub, "label")
+        task = dict[Any, GlueTask](GLUE).get(values.get("name")) if isinstance(values.get("name"), str) else None
         own = {key: value for key, value in values.items() if key not in ("text", "label") or value is not None}
+        if task is None:
+            return {"text": "?", "label": "?"} | own  # the name alone is what is wrong
+        *texts, label = task.tsv if values.get("layout") == "tsv" else (*task.hub, "label")
         return {"text": texts[0] if len(texts) == 1 else texts, "label": label} | own
 
     @property

@@ -10,8 +10,8 @@ from launch.config.tasks.base import CLASSIFICATION_METRICS, Metrics
 from launch.config.tasks.texts import TextsSection
 
 
-class TextClassification(TextsSection):
-    """One label for a text, or for a pair of texts."""
+class ClassifiedTexts(TextsSection):
+    """What every way to learn one label for a text has."""
 
     USAGE = (
         "from transformers import pipeline",
@@ -19,7 +19,6 @@ class TextClassification(TextsSection):
         'print(classify("a film that is warm, funny and true"))',
     )
 
-    kind: Literal["text_classification"] = Field(description="Which task this is; chooses the other keys.")
     label: str = Field(description="Column of the label: a class name, a class number, or a rating (see label_threshold).")
     label_names: list[str] | None = Field(
         None,
@@ -34,3 +33,9 @@ class TextClassification(TextsSection):
 
     def metrics(self) -> Metrics:
         return CLASSIFICATION_METRICS
+
+
+class TextClassification(ClassifiedTexts):
+    """One label for a text, or for a pair of texts."""
+
+    kind: Literal["text_classification"] = Field(description="Which task this is; chooses the other keys.")

@@ -100,9 +100,30 @@ def test_cluster_without_slurm_here_is_refused_before_anything_starts(fullrank, 
 )
 def test_stop_that_was_none_is_a_failure_in_words(fullrank, experiment_file, trainings, monkeypatch, code, words):
     monkeypatch.setattr(trainings, "stop_code", code)
-    answer = fullrank("verify", experiment_file)
+    answer = fullrank("verify", experiment_file, "--steps", "20")
     assert answer.code == 1
     assert words in answer.err
+
+
+def test_steps_that_are_over_too_soon_become_ten_times_as_many(fullrank, experiment_file, trainings, monkeypatch):
+    lengths = []
+
+    def train_until(self, run, step):
+        lengths.append(self.words[1])
+        self._write(run, range(1, step + 2), 0.5)
+        update_status(run, step=step + 1)
+        return 0 if len(lengths) < 2 else 75
+
+    monkeypatch.setattr(trainings, "train_until", train_until)
+    answer = fullrank("verify", experiment_file)
+    assert (answer.code, lengths) == (0, ["train.duration=20 steps", "train.duration=200 steps"])
+    assert "20 steps are over before a signal arrives; once more with ten times as many" in answer.err
+
+
+def test_length_of_ones_own_is_refused_and_not_ignored(fullrank, experiment_file, trainings, tmp_path):
+    answer = fullrank("verify", experiment_file, "train.duration=5 epochs")
+    assert (answer.code, "verify chooses the length of the training\n    try: --steps N" in answer.err) == (2, True)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_stop_after_the_end_is_refused(fullrank, experiment_file, trainings):

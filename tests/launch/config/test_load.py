@@ -247,3 +247,9 @@ def test_missing_file_and_unknown_shipped_name_differ():
         find_shipped("./my/train.py", "experiments")
     with pytest.raises(ConfigError, match="is a folder, not a file"):
         find_shipped("./", "experiments")
+
+
+def test_glue_task_that_is_none_is_one_problem_without_its_columns():
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("glue", ["task.name=sst3"])
+    assert [(problem.key, problem.what) for problem in caught.value.problems] == [("task.name", "'sst3' is not possible; did you mean 'sst2'?")]

@@ -85,6 +85,12 @@ def test_last_smaller_batch_is_a_step():
             "adapts a pretrained model of transformers, and this is torchvision://resnet18",
         ),
         (["train.unfreeze_at={1 epoch: ['*']}"], "train.unfreeze_at", "nothing is frozen that could thaw"),
+        (["model.freeze=['*']"], "model.freeze", "'*' freezes every parameter: nothing is left to train"),
+        (
+            ["model.freeze=['bert.*']", "train.duration=2 epochs", "train.unfreeze_at={2 epochs: ['*']}"],
+            "train.unfreeze_at",
+            "2 epochs never comes: training ends after 2 epochs",
+        ),
     ],
 )
 def test_setting_that_cannot_take_effect_is_refused(load, overrides, key, what):
