@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from launch.config.experiment import Lora
-from launch.config.lora import USUAL_TARGETS, is_target, layer_kinds
+from launch.config.lora import USUAL_TARGETS, is_target, layer_kinds, rank_above
 from launch.model_size import ModelSize, UnknownSize
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,7 +24,11 @@ def with_adapters(size: ModelSize, shapes: Shapes, head: int, lora: Lora, model_
     layers = linear_layers(shapes)
     if targets is None or not all(any(is_target(name, [target]) for name in layers) for target in targets):
         return UnknownSize(f"the layers that LoRA adapts are not among {', '.join(layer_kinds(list(layers)))}", key="model.lora.targets")
-    adapters = sum(lora.rank * sum(shape) for name, shape in layers.items() if is_target(name, targets))
+    adapted = {name: shape for name, shape in layers.items() if is_target(name, targets)}
+    if too_large := rank_above(lora.rank, adapted):
+        what, largest = too_large
+        return UnknownSize(what, key="model.lora.rank", fix=f"model.lora.rank={min(8, largest)}")
+    adapters = sum(lora.rank * sum(shape) for shape in adapted.values())
     return replace(size, parameters=size.parameters + adapters + head, trained=adapters + head)
 
 

@@ -62,7 +62,7 @@ def estimate(size: ModelSize, layout: Layout, optimizer: Optimizer, activations:
     (Rajbhandari et al. 2020, ZeRO: 2 + 2 + K bytes a parameter, K = 12 with Adam); in fp32 it keeps that copy too (runtime/zero/stage3.py,
     stage_1_and_2.py: fp32 partitions are clones).
     """
-    state = 4 * _state_words(optimizer)
+    state = state_bytes(optimizer)
     if layout.engine == "deepspeed" and layout.deepspeed is not None:
         return _under_deepspeed(size, layout, layout.deepspeed, state, activations)
     shards = layout.world_size if layout.engine == "fsdp2" else 1
@@ -93,6 +93,11 @@ def _under_deepspeed(size: ModelSize, layout: Layout, deepspeed: DeepSpeed, stat
     if deepspeed.offload_param:
         host, parameters = host + parameters, 0
     return Memory(parameters, gradients, moments, gathered, activations, host, average)
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Returns how much an optimizer keeps for each trained parameter, in fp32."""
+    return 4 * _STATE_WORDS.get(optimizer.name, 1 if optimizer.momentum else 0)
 
 
 def activation_bytes(
@@ -167,10 +172,6 @@ _LADDER: tuple[tuple[str, Engine, Fsdp | None, dict[str, object] | None], ...] =
     ("fsdp2_offload", "fsdp2", Fsdp(offload=True), None),
     ("zero3_offload", "deepspeed", None, {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}),
 )
-
-
-def _state_words(optimizer: Optimizer) -> int:
-    return _STATE_WORDS.get(optimizer.name, 1 if optimizer.momentum else 0)
 
 
 def _share(whole: int, shards: int) -> int:

@@ -12,7 +12,7 @@ from launch.config.resolve import LARGEST_DEFAULT_MICRO_BATCH, divisors
 from launch.config.tasks import Ner, QuestionAnswering
 from launch.config.tasks.texts import TextsSection
 from launch.gpus import Gpu
-from launch.memory import GIB, Budget, Layout, Memory, activation_bytes, estimate, gpu_budget, host_budget, strategies_by_cost
+from launch.memory import GIB, Budget, Layout, Memory, activation_bytes, estimate, gpu_budget, host_budget
 from launch.model_size import ModelSize, UnknownSize
 from launch.plan import LaunchPlan
 from launch.probe import Machine
@@ -31,14 +31,14 @@ class MemoryPlan:
     Args:
         memory: None where the model's size is unknown; `notes` say why.
         budget: None where nobody knows the device's memory.
-        strategies: the shipped strategies under which it would fit, the cheapest first; empty where it fits or nothing is known.
+        size: of the model; None where it is unknown.
         is_binding: whether what does not fit is refused (train.memory_check).
     """
 
     memory: Memory | None
     budget: Budget | None
     notes: tuple[str, ...]
-    strategies: tuple[str, ...] = ()
+    size: ModelSize | None = None
     is_binding: bool = True
 
     @property
@@ -63,7 +63,7 @@ class MemoryPlan:
 
 
 def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize, micro_batch_size: int) -> MemoryPlan:
-    """Returns the estimate for a micro-batch, and what would fit if that does not."""
+    """Returns the estimate for a micro-batch, and the room there is."""
     budget = find_budget(launch, machine)
     if isinstance(size, UnknownSize):
         return MemoryPlan(None, budget, (f"unknown: {size.reason}",))
@@ -74,11 +74,7 @@ def plan_memory(experiment: Experiment, launch: LaunchPlan, machine: Machine, si
     notes = [f"{show_count(size.parameters)} parameters{trained}, by {size.origin}"]
     if activations is None:
         notes.append("activations: unknown for this kind of model")
-    plan = MemoryPlan(memory, budget, tuple(notes), is_binding=is_binding)
-    if not plan.is_too_large or budget is None:
-        return plan
-    fitting = [name for name, other in strategies_by_cost(size, layout, experiment.optimizer, activations) if other.total <= budget.bytes]
-    return MemoryPlan(memory, budget, tuple(notes), tuple(fitting), is_binding)
+    return MemoryPlan(memory, budget, tuple(notes), size, is_binding)
 
 
 def fitting_micro_batch(experiment: Experiment, launch: LaunchPlan, machine: Machine, size: ModelSize | UnknownSize) -> int | None:

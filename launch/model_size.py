@@ -53,11 +53,13 @@ class UnknownSize:
     Args:
         is_countable: torch could count it.
         key: of the experiment, whose value no model of these files can have; None: nothing is wrong.
+        fix: what to type for the key instead.
     """
 
     reason: str
     is_countable: bool = False
     key: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True)

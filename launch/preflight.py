@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from launch.config.errors import ConfigError, PreflightError, Problem, install_words
 from launch.config.sources import HubName
-from launch.memory_plan import fitting_micro_batch
+from launch.memory_fixes import find_memory_fixes
 from launch.model_size import UnknownSize
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
@@ -132,7 +132,7 @@ def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]
 def check_size(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     """What the experiment says of the model's layers can be, by the names in its files."""
     size = probe.size
-    return [plan.loaded.problem(size.key, size.reason, fix=f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
+    return [plan.loaded.problem(size.key, size.reason, fix=size.fix or f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
 
 
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
@@ -202,13 +202,7 @@ def check_memory(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     memory, budget = plan.memory.memory, plan.memory.budget
     if not plan.memory.is_refused or memory is None or budget is None:
         return []
-    fitting = fitting_micro_batch(plan.experiment, plan, probe.machine, probe.size)
-    fixes = [f"--strategy {name}" for name in plan.memory.strategies[:1] if name != plan.strategy.name]
-    if fitting and fitting < plan.batches.micro_batch_size:
-        fixes.insert(0, f"train.micro_batch_size={fitting}")
-    if memory.activations and not plan.experiment.model.gradient_checkpointing:
-        fixes.append("model.gradient_checkpointing=true")
-    fixes.append("train.memory_check=warn, to try it all the same")
+    fixes = [*find_memory_fixes(plan, probe.machine), "train.memory_check=warn, to try it all the same"]
     what = f"a rank would hold {memory.total / 2**30:.1f} GiB, and has {max(budget.bytes, 0) / 2**30:.1f} ({budget.what})"
     return [plan.loaded.problem("train.micro_batch_size", what, fix="; or ".join(fixes))]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.run_dir import RunDir, read_json
+from launch.memory import state_bytes
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 
@@ -57,10 +58,10 @@ def estimated_save_time(plan: LaunchPlan) -> SaveTime | None:
 
 
 def checkpoint_bytes(plan: LaunchPlan) -> int | None:
-    """Returns the size of one checkpoint, weights and optimizer of all ranks; None: the size of the model is unknown."""
-    memory = plan.memory.memory if isinstance(plan, ExperimentPlan) else None
-    if memory is None:
+    """Returns the size of one checkpoint, weights and optimizer in fp32, the same under every strategy; None: the model's size is unknown."""
+    if not isinstance(plan, ExperimentPlan) or plan.memory.size is None:
         return None
-    deepspeed = plan.strategy.deepspeed  # the estimate is one rank's share
-    weights = memory.parameters * (plan.world_size if plan.engine == "fsdp2" or (deepspeed and deepspeed.stage == 3) else 1)
-    return weights + (memory.optimizer + memory.on_host) * (plan.world_size if plan.engine in ("fsdp2", "deepspeed") else 1)
+    size, experiment = plan.memory.size, plan.experiment
+    weights = size.trained if experiment.model.lora else size.parameters  # of adapters the frozen rest is not saved
+    averaged = size.trained if experiment.train.ema_decay is not None else 0  # beside the average, what training goes on with
+    return 4 * (weights + averaged) + state_bytes(experiment.optimizer) * size.trained

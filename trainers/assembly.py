@@ -134,7 +134,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
     if arithmetic != joined.arithmetic:
         console.say(f"micro-batch {joined.arithmetic.micro_batch_size} -> {arithmetic.micro_batch_size}: a rank has no memory for the larger")
-    for note in (*kept_notes, *feature_notes, *checkpoints.notes, *task.notes, *engine.notes):
+    precision_notes = [] if os.environ.get("FULLRANK_RUN_DIR") and engine.device.type == "cpu" else engine.notes  # the launcher has said it
+    for note in (*kept_notes, *feature_notes, *checkpoints.notes, *task.notes, *precision_notes):
         console.say(note)
     warning = batch_norm_warning(engine.unwrap(model), arithmetic.micro_batch_size, arithmetic.global_batch_size)
     if warning:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem, install_words
 from launch.config.experiment import Lora
-from launch.config.lora import USUAL_TARGETS, is_target, layer_kinds
+from launch.config.lora import USUAL_TARGETS, is_target, layer_kinds, rank_above
 from trainers.restoring import SavedWeights
 from trainers.skeleton import without_weights
 from trainers.tasks import Task
@@ -58,9 +58,10 @@ def find_targets(model: Any, options: Lora, heads: list[str]) -> list[str]:
     """Returns the ends of the names of the layers to adapt.
 
     Raises:
-        ConfigError: nobody knows which, or one matches nothing.
+        ConfigError: nobody knows which, one matches nothing, or the rank is above the smaller side of a layer's matrix.
     """
-    linear = [name for name, module in model.named_modules() if _is_linear(module) and not _is_inside(name, heads)]
+    matrices = {name: tuple(module.weight.shape) for name, module in model.named_modules() if _is_linear(module) and not _is_inside(name, heads)}
+    linear = list(matrices)
     kind = getattr(getattr(model, "config", None), "model_type", None)
     targets = options.targets or USUAL_TARGETS.get(str(kind))
     allowed = ", ".join(layer_kinds(linear))
@@ -71,6 +72,9 @@ def find_targets(model: Any, options: Lora, heads: list[str]) -> list[str]:
         for target in targets
         if not any(is_target(name, [target]) for name in linear)
     ]
+    if too_large := rank_above(options.rank, {name: shape for name, shape in matrices.items() if is_target(name, targets)}):
+        what, largest = too_large
+        problems.append(Problem(what, key="model.lora.rank", allowed=f"1 to {largest}", fix=f"model.lora.rank={min(8, largest)}"))
     if problems:
         raise ConfigError(*problems)
     return list(targets)

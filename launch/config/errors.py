@@ -39,7 +39,8 @@ class Problem:
     fix: str | None = None
 
     def __str__(self) -> str:
-        place = ": ".join(part for part in (self.where, self.key) if part)
+        names_key = bool(self.where and self.key and self.where.lstrip("'\"").startswith(f"{self.key}="))  # an override says its key
+        place = ": ".join(part for part in (self.where, None if names_key else self.key) if part)
         text = f"{place}: {self.what}" if place else self.what
         for label, part in (("allowed", self.allowed), ("try", self.fix)):
             if part:

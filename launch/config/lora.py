@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 USUAL_TARGETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), ("query", "value")),
@@ -20,6 +20,19 @@ For the types that peft has usual targets for, the same (peft/utils/constants.py
 def is_target(name: str, targets: Collection[str]) -> bool:
     """Returns whether a layer of this name is one of the targets, which name a layer or the end of its path, as in peft."""
     return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def rank_above(rank: int, matrices: Mapping[str, tuple[int, ...]]) -> tuple[str, int] | None:
+    """Returns why a rank is too large, and the largest there can be; None: it is not.
+
+    Above the smaller side of a matrix nothing is gained: every change of the matrix has at most that rank.
+    """
+    if not matrices:
+        return None
+    name, shape = min(matrices.items(), key=lambda matrix: min(matrix[1]))
+    if rank <= min(shape):
+        return None
+    return f"{rank} is above the smaller side of {name}, {' x '.join(map(str, shape))}: no change of it has a higher rank", min(shape)
 
 
 def layer_kinds(names: Collection[str]) -> list[str]:

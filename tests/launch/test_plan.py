@@ -64,7 +64,7 @@ def test_one_process_strategy_refuses_several(make_plan):
 
 
 def test_fp16_on_a_cpu_is_refused_where_it_was_set(make_plan):
-    with pytest.raises(ConfigError, match=r"train\.precision=fp16: train\.precision: fp16 needs the loss scaling of a GPU"):
+    with pytest.raises(ConfigError, match=r"^train\.precision=fp16: fp16 needs the loss scaling of a GPU"):
         make_plan("train.precision=fp16")
 
 

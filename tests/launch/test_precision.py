@@ -57,7 +57,7 @@ def test_precision_the_hardware_lacks_is_refused_where_it_was_set(make_plan, mak
     with pytest.raises(ConfigError) as caught:
         make_plan("train.precision=fp8", probe=with_gpu(make_probe, A100))
     assert str(caught.value).splitlines() == [
-        "train.precision=fp8: train.precision: A100 (compute capability 8.0) has no fp8; the L4 or H100 (8.9) was the first",
+        "train.precision=fp8: A100 (compute capability 8.0) has no fp8; the L4 or H100 (8.9) was the first",
         "    allowed: fp32, tf32, bf16, fp16",
         "    try: train.precision=bf16",
     ]
@@ -104,6 +104,6 @@ def test_offload_of_a_cpu_to_itself_is_refused(make_plan, make_probe):
 def test_what_an_engine_lacks_is_refused_where_the_gpu_has_it(make_plan, make_probe, strategy, precision):
     words = {"strategy": load_strategy(strategy), "probe": with_gpu(make_probe, H100), "processes_per_node": 1}
     assert make_plan("train.precision=bf16", **words).precision == "bf16"
-    with pytest.raises(ConfigError, match=rf"train\.precision: {precision}") as caught:
+    with pytest.raises(ConfigError, match=rf"^train\.precision={precision}: fp") as caught:
         make_plan(f"train.precision={precision}", **words)
     assert precision not in str(caught.value.problems[0].allowed).split(", ")

@@ -87,6 +87,17 @@ def test_a_target_that_is_no_layer_is_refused_with_those_that_are() -> None:
     assert refusal.value.problems[0].allowed == "query, key, value, dense"
 
 
+def test_a_rank_above_the_smaller_side_of_a_matrix_is_refused_with_the_matrix() -> None:
+    assert add_adapters(bert(), Lora(rank=16), seed=0) is not None
+    with pytest.raises(ConfigError) as refusal:
+        add_adapters(bert(), Lora(rank=17), seed=0)
+    assert str(refusal.value).splitlines() == [
+        "model.lora.rank: 17 is above the smaller side of bert.encoder.layer.0.attention.self.query, 16 x 16: no change of it has a higher rank",
+        "    allowed: 1 to 16",
+        "    try: model.lora.rank=8",
+    ]
+
+
 def test_a_network_without_usual_layers_is_refused_with_what_there_is() -> None:
     network = ResNetForImageClassification(ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1]))
     with pytest.raises(ConfigError, match="nobody knows the usual layers of a model of the type 'resnet'"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from launch.config.errors import ConfigError
 from launch.config.experiment import Lora, Optimizer
 from launch.lora_size import with_adapters
 from launch.memory import Layout, activation_bytes, estimate
@@ -98,3 +100,12 @@ def test_what_lora_adds_and_trains_is_what_peft_does(bert, tmp_path, targets):
     expected = with_adapters(size, body, size.head, lora, model_type)
     adapted = add_adapters(BertForSequenceClassification(bert.config), lora, 0)
     assert (expected.trained, expected.parameters) == count_parameters(adapted)
+
+
+def test_a_rank_that_torch_would_refuse_is_refused_by_the_shapes_in_the_file(bert, tmp_path):
+    bert.base_model.save_pretrained(tmp_path)
+    model_type, body = read_body(tmp_path)
+    found = with_adapters(read_model_size(tmp_path), body, 0, Lora(rank=129), model_type)
+    assert (found.key, found.fix) == ("model.lora.rank", "model.lora.rank=8")
+    with pytest.raises(ConfigError, match=re.escape(found.reason.partition(" of ")[0])):
+        add_adapters(BertForSequenceClassification(bert.config), Lora(rank=129), 0)

@@ -65,7 +65,7 @@ def test_a_number_out_of_bounds_says_them(path):
     [
         ("model.source=null", "model.source: the key is missing"),
         ("model.class=my_models:Net", "is set beside model.class my_models:Net, and one model has one origin"),
-        ("model.class=my_models", "model.class: 'my_models' is not possible"),
+        ("model.class=my_models", "'model.class=my_models': 'my_models' is not possible"),
         ("model.kwargs.width=3", "model.kwargs: only a model.class is built with them"),
         ("model.key_map=[a -> b]", "model.key_map: renames what stands in model.weights, which is not set"),
         ("model.key_map=[a]", "has no arrow; a renaming is 'PATTERN -> REPLACEMENT'"),
@@ -125,5 +125,5 @@ def test_a_mapping_can_be_given_whole_or_key_by_key(path, override):
 
 def test_what_is_no_mapping_is_told_how_one_is_written(path):
     text = refused(path, "model.source=null", "model.class=my_models:Net", "model.kwargs=3")
-    assert "model.kwargs: 3 stands where a block of keys is expected" in text
+    assert "'model.kwargs=3': 3 stands where a block of keys is expected" in text
     assert "try: model.kwargs.NAME=VALUE, or 'model.kwargs={NAME: VALUE}'" in text

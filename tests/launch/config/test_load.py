@@ -86,14 +86,14 @@ def test_key_that_stands_twice_names_both_lines(experiment_file):
 def test_all_problems_come_at_once(experiment_file):
     text = replaced(experiment_file, "lr: 1e-4", "lr: fast, momentun: 0.9").replace("2 epochs", "2")
     found = problems(experiment_file, "seed=-1", text=text)
-    assert [line.splitlines()[0].split(": ")[1] for line in found] == ["seed", "train.duration", "optimizer.lr", "optimizer.momentun"]
+    assert found[0].startswith("'seed=-1': input should be greater")
+    assert [line.splitlines()[0].split(": ")[1] for line in found[1:]] == ["train.duration", "optimizer.lr", "optimizer.momentun"]
 
 
 def test_wrong_type_shows_the_value_and_what_is_meant(experiment_file):
     found = problems(experiment_file, "train.global_batch_size=many")
     assert found == [
-        "'train.global_batch_size=many': train.global_batch_size: input should be a valid integer, not 'many'\n"
-        "    allowed: a whole number above 0 and at most 1000000000"
+        "'train.global_batch_size=many': input should be a valid integer, not 'many'\n    allowed: a whole number above 0 and at most 1000000000"
     ]
 
 
@@ -116,7 +116,7 @@ def test_what_is_allowed_are_the_bounds_or_the_form_or_the_meaning(experiment_fi
 def test_character_that_yaml_cannot_hold_is_one_problem(experiment_file, character):
     override = f"model.source=a{character}b"
     assert problems(experiment_file, override) == [
-        f"{override!r}: model.source: holds {character!r}, a character that cannot stand in a YAML file",
+        f"{override!r}: holds {character!r}, a character that cannot stand in a YAML file",
     ]
 
 
@@ -124,7 +124,7 @@ def test_character_that_yaml_cannot_hold_is_one_problem(experiment_file, charact
 def test_number_of_thousands_of_digits_is_one_problem_with_its_place(experiment_file, digits):
     (override,) = problems(experiment_file, f"seed={digits}")
     assert override.startswith(f"'seed={digits[:99]}")
-    assert ": seed: input should be a valid integer, not '" in override
+    assert ": input should be a valid integer, not '" in override
     (line,) = problems(experiment_file, text=experiment_file.read_text() + f"seed: {digits}\n")
     assert line == f"tiny.yaml:13: not valid YAML: '{digits[:56]}... cannot be read as int"
 
@@ -136,7 +136,7 @@ def test_value_that_its_yaml_tag_cannot_read_names_its_line(experiment_file):
 
 def test_word_that_is_not_possible_names_the_nearest(experiment_file):
     found = problems(experiment_file, "optimizer.name=adamx")
-    assert found[0].startswith("'optimizer.name=adamx': optimizer.name: 'adamx' is not possible; did you mean 'adam")
+    assert found[0].startswith("'optimizer.name=adamx': 'adamx' is not possible; did you mean 'adam")
 
 
 @pytest.mark.parametrize("name", ["AdamW", "ADAMW"])
@@ -161,7 +161,7 @@ def test_word_that_only_its_case_tells_apart_is_the_nearest(experiment_file, nam
 )
 def test_key_of_another_block_or_tool_names_where_it_is(experiment_file, key, meant):
     (problem,) = problems(experiment_file, f"{key}=3")
-    assert problem.splitlines()[0] == f"'{key}=3': {key}: unknown key; did you mean {meant}?"
+    assert problem.splitlines()[0] == f"'{key}=3': unknown key; did you mean {meant}?"
 
 
 def test_names_of_other_tools_lead_to_keys_that_there_are():
@@ -170,12 +170,12 @@ def test_names_of_other_tools_lead_to_keys_that_there_are():
 
 
 def test_name_that_many_blocks_have_is_no_hint(experiment_file):
-    assert problems(experiment_file, "train.name=x")[0].splitlines()[0] == "'train.name=x': train.name: unknown key"
+    assert problems(experiment_file, "train.name=x")[0].splitlines()[0] == "'train.name=x': unknown key"
 
 
 @pytest.mark.parametrize("value", [".inf", ".nan", "1e400"])
 def test_number_must_be_finite(experiment_file, value):
-    assert "optimizer.lr: input should be a finite number" in problems(experiment_file, f"optimizer.lr={value}")[0]
+    assert f"'optimizer.lr={value}': input should be a finite number" in problems(experiment_file, f"optimizer.lr={value}")[0]
 
 
 def test_override_that_is_no_assignment_is_refused(experiment_file):
