@@ -16,7 +16,7 @@ from launch.config.errors import Problem, StateError
 from launch.config.lock import silence_s
 from launch.config.run_dir import Attempt, RunDir, State, read_json
 from launch.jobs import Jobs
-from launch.probe import process_start
+from launch.processes import process_start
 
 ALIVE: tuple[State, ...] = ("pending", "running", "stopping", "requeued")
 _SILENT_S = 600.0
