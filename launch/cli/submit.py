@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -33,7 +34,7 @@ from launch.cli.planning import Target, make_plan, parse_target, plan_again, pla
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem, StateError
 from launch.config.load import load_experiment
 from launch.config.new_run import new_run_id
 from launch.config.pipeline import find_pipeline
@@ -102,7 +103,7 @@ def submit(
         return
     if seeds is not None or grid:
         many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
-        submit_many(many, loaded, options, site, here.python, run_dir, dry_run, as_json)
+        submit_many(many, loaded, options, site, here.python, run_dir, follow, dry_run, as_json)
         return
     plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
     job = make_job(plan, probe, loaded, options, here.python, site)
@@ -126,9 +127,11 @@ def follow_all(runs: Sequence[RunDir]) -> NoReturn:
     from launch.cli.logs import logs
 
     for run in runs:
-        logs(str(run.path), follow=True)
+        with suppress(StateError):  # it ended before there was a log
+            logs(str(run.path), follow=True)
         state = read_run(run)
-        print(f"{state.state}{f': {state.note}' if state.note else ''}", file=sys.stderr)
+        why = state.note or state.status.get("message")
+        print(f"{state.state}{f': {why}' if why else ''}", file=sys.stderr)
         if state.state != "completed":
             raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
     raise typer.Exit(EXIT_DONE)
@@ -168,17 +171,26 @@ class Many:
 
 
 def submit_many(
-    many: Many, loaded: LoadedCluster, options: JobOptions, site: Site | None, host_python: str, run_dir: Path | None, dry_run: bool, as_json: bool
+    many: Many,
+    loaded: LoadedCluster,
+    options: JobOptions,
+    site: Site | None,
+    host_python: str,
+    run_dir: Path | None,
+    follow: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Submits seeds and grids as one array job.
 
     Raises:
-        ConfigError: for a script, a chain, the stock form or one run directory, which many runs cannot have.
+        ConfigError: for a script, a chain, the stock form, one run directory or one log to follow, which many runs cannot have.
     """
     unfit = {
         "--script": many.target.script is not None,
         "--chain": options.chain is not None and options.chain > 1,
         "--run-dir": run_dir is not None,
+        "--follow": follow,
         "--launcher accelerate": many.launcher != "direct",
     }
     if any(unfit.values()):
