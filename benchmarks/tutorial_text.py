@@ -1,9 +1,11 @@
 """The tutorials' own way with texts, written anew in a few lines: what stands beside fullrank's numbers in docs/tasks.md.
 
-    FULLRANK_DATA=../shared/data python benchmarks/tutorial_text.py bert_frozen|ner|question_answering [--limit N] [--epochs N] [--lr LR] [--seed N]
+    FULLRANK_DATA=../shared/data python benchmarks/tutorial_text.py bert_frozen|ner|question_answering [--limit N] [--epochs N] [--lr LR]
+        [--seed N] [--keep DIR]
 
 bert_frozen: a plain loop, Adam, a linear layer on each of the three vectors of a frozen MiniLM. ner, question_answering: the Hugging Face Trainer
-as the library's own task guides use it. --limit: the first N samples of each split, as data.limit.
+as the library's own task guides use it. --limit: the first N samples of each split, as data.limit. --keep: where the Trainer's checkpoints
+go; called with it again, the training goes on.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     data = Path(os.environ.get("FULLRANK_DATA", "")).absolute()
     if not (data / "sst2").is_dir():
@@ -97,13 +100,16 @@ def train_ner(data: Path, options: argparse.Namespace) -> Iterator[str]:
     model = AutoModelForTokenClassification.from_pretrained(source, num_labels=len(names))
     trainer = train_stock(model, encoded["train"], DataCollatorForTokenClassification(tokenizer), options)
     for split in ("dev", "test"):
-        predicted = trainer.predict(encoded[split])
-        counts = confusion([], [], len(types))
-        for guesses, labels in zip(predicted.predictions.argmax(-1), predicted.label_ids, strict=True):
-            seen = labels != -100
-            counts += confusion(find_spans(labels[seen].tolist()), find_spans(guesses[seen].tolist()), len(types))
-        f1 = 2 * int(counts.diagonal()[:-1].sum()) / max(int(counts[:, :-1].sum() + counts[:-1].sum()), 1)
-        yield f"{split}: F1 {f1:.4f}"
+        yield f"{split}: F1 {judge_names(trainer.predict(encoded[split]), len(types)):.4f}"
+
+
+def judge_names(predicted: Any, num_types: int) -> float:
+    """Returns the strict F1 of what Trainer.predict gives, over the words that the model saw."""
+    counts = confusion([], [], num_types)
+    for guesses, labels in zip(predicted.predictions.argmax(-1), predicted.label_ids, strict=True):
+        seen = labels != -100
+        counts += confusion(find_spans(labels[seen].tolist()), find_spans(guesses[seen].tolist()), num_types)
+    return 2 * int(counts.diagonal()[:-1].sum()) / max(int(counts[:, :-1].sum() + counts[:-1].sum()), 1)
 
 
 def train_question_answering(data: Path, options: argparse.Namespace) -> Iterator[str]:
@@ -143,7 +149,7 @@ def train_stock(model: Any, rows: list[dict[str, Any]], collator: Any, options: 
     from transformers import Trainer, TrainingArguments
 
     arguments = TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
+        output_dir=str(options.keep or tempfile.mkdtemp()),
         seed=options.seed,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=BATCH_SIZE,
@@ -151,13 +157,15 @@ def train_stock(model: Any, rows: list[dict[str, Any]], collator: Any, options: 
         learning_rate=options.lr,
         weight_decay=0.01,
         warmup_steps=0.1,
-        save_strategy="no",
+        save_strategy="steps" if options.keep else "no",
+        save_steps=10,
+        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=options.keep is not None and any(options.keep.glob("checkpoint-*")))
     return trainer
 
 

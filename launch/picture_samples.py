@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from launch.config.annotation_files import QUICKLY_READ, read_annotation_file
+from launch.config.errors import ConfigError
 from launch.config.experiment import Data
 from launch.config.picture_files import CIFAR_PIXELS, ENDINGS, CifarLayout, find_cifar, find_idx, idx_names
 from launch.config.prepared import Listing
@@ -76,6 +78,14 @@ def _count_folder(listing: Listing, split: str, label_names: Sequence[str] | Non
         file = rest.rpartition("/")[2]
         count += not file.startswith(".") and os.path.splitext(file)[1].lower() in ENDINGS
     return count or None
+
+
+def count_annotated(file: Path, key: str) -> int | None:
+    """Returns the pictures that an annotation file lists; None for one that takes seconds to read, or cannot be read."""
+    try:
+        return len(read_annotation_file(file, key)["images"]) if file.stat().st_size <= QUICKLY_READ else None
+    except (ConfigError, OSError):
+        return None  # said by find_unfit_sources, and by the ranks
 
 
 UNREADABLE = (OSError, EOFError, zlib.error)

@@ -186,8 +186,8 @@ def _batch_norm_warnings(experiment: Experiment, probe: ExperimentProbe, batches
     ]
 
 
-_WITHOUT_BATCH_NORM = ("alexnet", "squeezenet", "vgg", "vit_", "swin_", "convnext_")
-"""Names of torchvision's classifiers without BatchNorm begin so (0.29; vgg16_bn and its like have it)."""
+_WITHOUT_BATCH_NORM = ("alexnet", "squeezenet", "vgg", "vit_", "swin_", "convnext_", "fasterrcnn_")
+"""Names of torchvision's networks without BatchNorm begin so (0.29; vgg16_bn and its like have it); in detectors our task freezes it."""
 
 
 def _warnings(experiment: Experiment, processes: int, probe: ExperimentProbe) -> list[str]:

@@ -11,8 +11,8 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import Listing, list_files, read_prepared, split_names
 from launch.config.row_files import row_format
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import OwnTask, Pictures
-from launch.picture_samples import UNREADABLE, count_pictures
+from launch.config.tasks import AnnotatedPictures, OwnTask, Pictures
+from launch.picture_samples import UNREADABLE, count_annotated, count_pictures
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SampleCount:
 def count_train_samples(experiment: Experiment, source: Source) -> SampleCount:
     """Returns the size of the train split: from the prepared data, or by counting what a local source holds."""
     is_folder = isinstance(source, LocalPath) and not source.path.is_file()
-    listing = list_files(source.path, split_names(experiment.data)) if isinstance(source, LocalPath) and is_folder else None
+    listing = list_files(source.path, split_names(experiment)) if isinstance(source, LocalPath) and is_folder else None
     prepared = read_prepared(experiment, listing)
     if prepared and "train" in prepared:
         return SampleCount(prepared["train"])
@@ -65,6 +65,8 @@ def _count(experiment: Experiment, source: Path, listing: Listing) -> int | None
     data = experiment.data
     if isinstance(experiment.task, Pictures):
         return count_pictures(experiment.task, data, source, listing)
+    if isinstance(experiment.task, AnnotatedPictures):
+        return count_annotated(source / data.splits.train, "data.splits.train")
     path = source / data.splits.train if source.is_dir() else source
     kind = row_format(path, data)
     if kind not in ("csv", "tsv", "jsonl") or not path.is_file():

@@ -1,4 +1,4 @@
-"""How large torchvision's classifiers are: a table, so that a plan need not import torch."""
+"""How large torchvision's networks are: a table, so that a plan need not import torch."""
 
 from __future__ import annotations
 
@@ -30,12 +30,34 @@ SIZES: dict[str, tuple[int, int]] = {
 """Name -> (parameters with 1000 classes, width before the last layer). Source: torchvision 0.29 itself (a test counts them again)."""
 
 
+MARKERS: dict[str, tuple[int, int, int]] = {
+    "fcn_resnet50": (32_946_240, 513, 21),
+    "fcn_resnet101": (51_938_368, 513, 21),
+    "deeplabv3_resnet50": (39_633_472, 257, 21),
+    "deeplabv3_resnet101": (58_625_600, 257, 21),
+    "deeplabv3_mobilenet_v3_large": (11_020_080, 257, 21),
+    "lraspp_mobilenet_v3_large": (3_217_968, 170, 21),
+    "fasterrcnn_resnet50_fpn": (41_294_036, 5_125, 90),
+    "fasterrcnn_resnet50_fpn_v2": (43_191_764, 5_125, 90),
+    "fasterrcnn_mobilenet_v3_large_fpn": (18_925_104, 5_125, 90),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (18_925_104, 5_125, 90),
+}
+"""Name -> (parameters beside what each category has, parameters a category, categories as published), of networks that mark pictures.
+
+Without an auxiliary head; detectors with their background, and with frozen BatchNorm, whose numbers are no parameters. Source: as above.
+"""
+
+
 def torchvision_size(name: str, num_labels: int | None, frozen: Sequence[str]) -> ModelSize | UnknownSize:
-    """Returns the size of a classifier with its last layer for `num_labels` classes (None: for 1000, as published)."""
-    if name not in SIZES:
+    """Returns the size of a network with its last layer for `num_labels` classes (None: as published)."""
+    if name not in SIZES and name not in MARKERS:
         return UnknownSize(f"torchvision's {name} is not in the table of sizes")
     if frozen:
         return UnknownSize("what is frozen can be counted by the ranks alone")
-    whole, width = SIZES[name]
-    total = whole + (width + 1) * ((num_labels or _IMAGENET_CLASSES) - _IMAGENET_CLASSES)
+    if name in MARKERS:
+        body, category, published = MARKERS[name]
+        total = body + category * (num_labels or published)
+    else:
+        whole, width = SIZES[name]
+        total = whole + (width + 1) * ((num_labels or _IMAGENET_CLASSES) - _IMAGENET_CLASSES)
     return ModelSize(total, total, largest_layer=total, outside_layers=0, transformer=None, origin=f"the table for torchvision's {name}")

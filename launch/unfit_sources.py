@@ -7,16 +7,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.config.errors import Problem
+from launch.config.annotation_files import QUICKLY_READ, read_annotation_file
+from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Data, Experiment
 from launch.config.picture_files import find_cifar, find_idx, missing_folders
 from launch.config.row_files import kind_problem, row_format
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import Pictures, TaskOptions
+from launch.config.tasks import AnnotatedPictures, Pictures, TaskOptions
 
-_MODEL_FILES = ("config.json", "classifier.json")
-"""What transformers looks for, and what a run of image_classification writes."""
+_MODEL_FILES = ("config.json", "classifier.json", "network.json")
+"""What transformers looks for, what a run of image_classification writes, and what one of other networks writes."""
 
 _MAX_CHARS = 200
 """Of the columns that a message lists."""
@@ -33,6 +34,8 @@ def find_unfit_sources(experiment: Experiment, model: Source, data: Source) -> l
             problems += _unfit_table(path, experiment.data, experiment.task)
     if isinstance(experiment.task, Pictures) and isinstance(data, LocalPath) and data.path.is_dir():
         problems += _unfit_pictures(experiment.data, data.path, experiment.task)
+    if isinstance(experiment.task, AnnotatedPictures) and isinstance(data, LocalPath):
+        problems += _unfit_annotations(experiment.data, data.path)
     return problems
 
 
@@ -60,6 +63,19 @@ def _unfit_pictures(data: Data, folder: Path, task: Pictures) -> list[Problem]:
         return []  # the ranks say why it cannot be read
     is_parquet = data.format == "auto" and problems and any(folder.rglob("*.parquet"))
     return [] if is_parquet else problems
+
+
+def _unfit_annotations(data: Data, folder: Path) -> list[Problem]:
+    """Returns what is wrong with annotation files as a whole; the ranks look at each picture and annotation."""
+    problems: list[Problem] = []
+    for split, name in data.splits.model_dump().items():
+        path = folder / (name or "")
+        if name is not None and not (path.is_file() and path.stat().st_size > QUICKLY_READ):
+            try:
+                read_annotation_file(path, f"data.splits.{split}")
+            except ConfigError as error:
+                problems += error.problems
+    return problems
 
 
 def _unfit_table(path: Path, data: Data, task: TaskOptions) -> list[Problem]:

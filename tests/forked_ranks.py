@@ -50,10 +50,14 @@ class ForkedRank:
         return self.log.read_text(errors="replace"), None
 
 
-def fork_ranks(arguments: Sequence[str], num_processes: int, **environment: str) -> list[ForkedRank]:
-    """Returns the running ranks of `trainers.train ARGUMENTS`, found by each other over loopback."""
+def fork_ranks(arguments: Sequence[str], num_processes: int, prepare: str | None = None, **environment: str) -> list[ForkedRank]:
+    """Returns the running ranks of `trainers.train ARGUMENTS`, found by each other over loopback.
+
+    Args:
+        prepare: MODULE:FUNCTION, called in each rank with its number before anything else.
+    """
     assert not [name for name in environment if name.startswith(IMPORTED_EARLY)], environment
-    order = {"arguments": list(arguments), "num_processes": num_processes, "environment": environment}
+    order = {"arguments": list(arguments), "num_processes": num_processes, "prepare": prepare, "environment": environment}
     return [ForkedRank(pid, Path(log)) for pid, log in _ask(order)]
 
 

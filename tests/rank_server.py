@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,8 @@ def main() -> None:
             else:
                 if "--strategy" in order["arguments"]:
                     forked.load_engines()
-                started = forked.start(order["arguments"], order["num_processes"], Path(folder, str(number)), **order["environment"])
+                prepare = pkgutil.resolve_name(order["prepare"]) if order["prepare"] else None
+                started = forked.start(order["arguments"], order["num_processes"], Path(folder, str(number)), prepare, **order["environment"])
                 ranks |= {rank.pid: rank for rank in started}
                 answer = [(rank.pid, str(rank.log)) for rank in started]
             print(json.dumps(answer), file=answers, flush=True)

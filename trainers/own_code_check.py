@@ -16,7 +16,7 @@ from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
 from launch.config.sources import OwnClass, parse_model
-from launch.config.tasks import ImageClassification, OwnTask, RecommenderAutoencoder, SpeechCtc
+from launch.config.tasks import DetectionFasterRcnn, ImageClassification, OwnTask, RecommenderAutoencoder, SegmentationFcn, SpeechCtc
 from trainers.heads import find_head
 from trainers.own_code import build_own_model, import_own_module, read_options, use_own_code
 from trainers.own_networks import sized_arguments
@@ -55,6 +55,8 @@ def _stand_in_sizes(experiment: Experiment) -> dict[str, int]:
             return {"num_features": task.num_mels, "num_letters": 2}
         case RecommenderAutoencoder():
             return {"num_items": 2}
+        case SegmentationFcn() | DetectionFasterRcnn():
+            return {"num_classes": 2}
     return {}
 
 

@@ -89,12 +89,30 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], head: str, wh
     Raises:
         ConfigError: tensors that are missing, left over, or of another shape.
     """
-    own = network.state_dict()
-    is_head = lambda name: name.startswith(f"{head}.")  # noqa: E731
-    # A counter that only a BatchNorm without momentum reads; old files do not have it.
-    missing = [name for name in own if name not in weights and not is_head(name) and not name.endswith("num_batches_tracked")]
-    left_over = [name for name in weights if name not in own]
-    other_shape = [name for name in own if name in weights and own[name].shape != weights[name].shape and not is_head(name)]
+    return head not in put_parts(network, weights, (_WHOLE,), (f"{head}.",), where)
+
+
+def put_parts(network: nn.Module, weights: Mapping[str, Tensor], parts: Sequence[str], heads: Sequence[str], where: str) -> list[str]:
+    """Copies weights of some parts into a network; returns what stays new: parts that `weights` have nothing of, and heads of another size.
+
+    Args:
+        parts: beginnings of names, of inner parts before outer ones; what begins otherwise is a part by its first word.
+        heads: beginnings of the names that may be missing, or have another shape.
+
+    Raises:
+        ConfigError: tensors that are left over or of another shape, and parts that are there without all of their tensors.
+    """
+    own = {name: tensor for name, tensor in network.state_dict().items() if not _is_counter(name)}
+    is_head = {name: name.startswith(tuple(heads)) for name in own}
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+
+    def part_of(name: str) -> str:
+        return next((part for part in (*heads, *parts) if name.startswith(part)), f"{name.partition('.')[0]}.")
+
+    begun = {_WHOLE, *map(part_of, fitting)}
+    missing = [name for name in own if name not in weights and part_of(name) in begun and not is_head[name]]
+    left_over = [name for name in weights if name not in own and not _is_counter(name)]
+    other_shape = [name for name in own if name in weights and name not in fitting and not is_head[name]]
     problems = []
     if missing:
         problems.append(Problem(f"has no weights for {_named(missing)}", where, "model.key_map"))
@@ -105,9 +123,17 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], head: str, wh
         problems.append(Problem(f"{name} is {tuple(weights[name].shape)}, and the model's is {tuple(own[name].shape)}", where, "model.weights"))
     if problems:
         raise ConfigError(*problems)
-    fitting = {name: tensor for name, tensor in weights.items() if own[name].shape == tensor.shape}
     network.load_state_dict(fitting, strict=False)
-    return all(name in fitting for name in own if is_head(name))
+    return list(dict.fromkeys(part_of(name).removesuffix(".") for name in own if name not in fitting))
+
+
+_WHOLE = ""
+"""The part that all names begin with: it is never missing."""
+
+
+def _is_counter(name: str) -> bool:
+    """Returns whether only a BatchNorm without momentum reads this; old files do not have it."""
+    return name.endswith("num_batches_tracked")
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from launch.config.durations import Interval, TrainLength, Warmup, parse_duratio
 from launch.config.sections import Section
 from launch.config.tasks import TaskOptions
 
-DataFormat = Literal["auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "squad", "image_folder", "idx", "cifar", "audio_folder"]
+DataFormat = Literal[
+    "auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "squad", "image_folder", "idx", "cifar", "coco", "audio_folder"
+]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 """Of the forward and backward pass; weights and optimizer state are fp32. tf32: fp32 with products of 10-bit mantissas, on GPUs since A100."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -39,7 +41,7 @@ Renaming = Annotated[str, AfterValidator(_parse_renaming)]
 class Lora(Section):
     """Low-rank adapters (peft): two small matrices beside each target layer are trained, the pretrained weights stand still."""
 
-    rank: int = Field(8, gt=0, description="Inner dimension of the two matrices.")
+    rank: int = Field(8, gt=0, description="Inner dimension of the two matrices; at most the smaller side of each matrix they adapt.")
     alpha: float = Field(16.0, gt=0, description="What they add is multiplied by alpha / rank.")
     dropout: Probability = Field(0.0, description="Dropout on what goes into them. Wholly frozen parts of the model have no dropout.")
     targets: Annotated[list[str], Field(min_length=1)] | None = Field(

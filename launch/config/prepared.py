@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from launch.config.experiment import Data, Experiment
+from launch.config.experiment import Experiment
 from launch.config.own_code import OwnTaskExperiment
 from launch.config.run_dir import read_json
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache_root, parse_model, parse_source
+from launch.config.tasks import AnnotatedPictures
 
 FORMAT_VERSION = 1
 """Raised whenever prepared files of an older fullrank would be read wrongly."""
@@ -69,9 +70,12 @@ def list_files(folder: Path, names: Sequence[str | None] = ()) -> Listing:
     return sorted(_files_below(folder, "", link_depth)) if folder.is_dir() else []
 
 
-def split_names(data: Data) -> list[str | None]:
-    """Returns what the splits are called in the source."""
-    return [data.splits.train, data.splits.validation, data.splits.test]
+def split_names(experiment: Experiment) -> list[str | None]:
+    """Returns what the splits are called in the source; none where their files name others (pictures) that count as well."""
+    if isinstance(experiment.task, AnnotatedPictures):
+        return []
+    splits = experiment.data.splits
+    return [splits.train, splits.validation, splits.test]
 
 
 def _key(experiment: Experiment, listing: Listing | None) -> str:
@@ -79,7 +83,7 @@ def _key(experiment: Experiment, listing: Listing | None) -> str:
     is_cut = any(fraction is not None for fraction in (data.validation_fraction, data.test_fraction, data.train_fraction))
     source = parse_source(data.source, "data.source")
     if isinstance(source, LocalPath) and not source.path.is_file() and listing is None:
-        listing = list_files(source.path, split_names(data))
+        listing = list_files(source.path, split_names(experiment))
     reads_model = isinstance(experiment, OwnTaskExperiment) or experiment.task.READS in ("texts", "own")
     determines = {
         "version": FORMAT_VERSION,

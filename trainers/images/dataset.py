@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,18 @@ ROWS_PER_CHUNK = 1000
 """Rows of one record batch; the last may have fewer."""
 
 Transform = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 
-def write_pictures(path: Path, split: Split, column: str, labels: Sequence[int], needs_pillow: Sequence[bool]) -> tuple[int, list[int] | None]:
+def write_pictures(
+    path: Path, split: Split, column: str, labels: Sequence[Any], needs_pillow: Sequence[bool], label_kind: Any = None
+) -> tuple[int, list[int] | None]:
     """Writes (image, label, needs_pillow) as an Arrow stream; returns the number of samples, and the shape of raw pixels [H, W, C] if they are.
 
     An image is a path, the bytes of a picture file, or raw pixels of one size.
+
+    Args:
+        label_kind: Arrow's type of a label; None: a class number.
     """
     import pyarrow as pa
 
@@ -34,7 +40,7 @@ def write_pictures(path: Path, split: Split, column: str, labels: Sequence[int],
     first = values[0]
     shape = list(first.shape) if isinstance(first, np.ndarray) else None
     kind = pa.binary(int(np.prod(shape))) if shape else pa.string() if isinstance(encoded_of(first), str) else pa.large_binary()
-    schema = pa.schema([("image", kind), ("label", pa.int64()), ("needs_pillow", pa.bool_())])
+    schema = pa.schema([("image", kind), ("label", label_kind or pa.int64()), ("needs_pillow", pa.bool_())])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for start in range(0, len(split), ROWS_PER_CHUNK):
             rows = range(start, min(start + ROWS_PER_CHUNK, len(split)))
@@ -76,8 +82,8 @@ class PictureDataset(Dataset[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_chunks": None}
 
-    def read(self, index: int) -> tuple[Tensor, int]:
-        """Returns the picture before it is scaled or cut, uint8 [C, H, W], and its class.
+    def read(self, index: int) -> tuple[Tensor, Any]:
+        """Returns the picture before it is scaled or cut, uint8 [C, H, W], and its label: a class number, or what else was written.
 
         Raises:
             FullrankError: the file is gone or has changed since it was looked at.
@@ -113,8 +119,8 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def seeded(transform: Transform, pixels: Tensor, seed: int) -> Tensor:
-    """Returns the changed pixels; the global random state, which torchvision's transforms draw from, is as before afterwards.
+def seeded(transform: Callable[[T], T], pixels: T, seed: int) -> T:
+    """Returns the changed pixels (and what changes with them); the global state, which torchvision's transforms draw from, is as before afterwards.
 
     Of the default generator alone: torch.manual_seed inside torch.random.fork_rng does the same in 230 us instead of 3 (measured).
     """

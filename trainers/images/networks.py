@@ -85,7 +85,7 @@ def build_network(model: Model, label_names: Sequence[str], channels: int, seed:
         torch.manual_seed(seed)
         network, notes = _build(model, list(label_names), channels)
     if model.dropout is not None and not _is_transformers(network):
-        _set_dropout(network, model)
+        set_dropout(network, model)
     if model.gradient_checkpointing and not _is_transformers(network):
         what = f"{type(network).__name__} has no gradient checkpointing"
         raise ConfigError(Problem(what, key="model.gradient_checkpointing", fix="model.gradient_checkpointing=false"))
@@ -215,7 +215,12 @@ def _processor(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def _set_dropout(network: nn.Module, model: Model) -> None:
+def set_dropout(network: nn.Module, model: Model) -> None:
+    """Gives every dropout layer the probability model.dropout.
+
+    Raises:
+        ConfigError: there is none.
+    """
     layers = [module for module in network.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
     if not layers and model.dropout:  # 0 is what a network without dropout has
         raise ConfigError(Problem(f"{type(network).__name__} has no dropout to set", key="model.dropout", fix="model.dropout=null"))

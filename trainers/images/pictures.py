@@ -16,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 LONGEST_EDGE = 65_000
-"""No picture may be scaled to more: a strip of 1 x 10,000 pixels would become 224 x 2,240,000."""
+"""No picture may be scaled to more: a strip of 1 x 10,000 pixels would become 224 x 2,240,000.
+
+Asked for as the shortest edge of a decoded picture, it keeps every picture whole."""
 
 _PLAIN_FORMATS = frozenset({"JPEG", "PNG"})
 _DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
@@ -32,11 +34,13 @@ class Finding:
         problem: why it cannot be used; None if it can.
         conversion: what is done to it on the way to 8-bit colours, in words; None: nothing.
         needs_pillow: whether only Pillow reads it rightly (or, for a huge JPEG, much faster).
+        size: width and height in pixels; None where that is not known.
     """
 
     problem: str | None = None
     conversion: str | None = None
     needs_pillow: bool = False
+    size: tuple[int, int] | None = None
 
 
 def inspect_picture(encoded: bytes, shortest_edge: int, channels: int) -> Finding:
@@ -63,7 +67,7 @@ def inspect_picture(encoded: bytes, shortest_edge: int, channels: int) -> Findin
         return Finding(f"32-bit pixels (mode {mode}) have no known range")
     is_huge = kind == "JPEG" and min(size) >= 2 * shortest_edge
     is_plain = kind in _PLAIN_FORMATS and mode in ("RGB", "L")
-    return Finding(conversion=_conversion(mode, channels), needs_pillow=is_huge or not is_plain)
+    return Finding(conversion=_conversion(mode, channels), needs_pillow=is_huge or not is_plain, size=size)
 
 
 def decode_picture(encoded: bytes | bytearray, channels: int, shortest_edge: int, needs_pillow: bool) -> Tensor:

@@ -26,16 +26,18 @@ class Scan:
         is_usable: split -> bool a row.
         needs_pillow: split -> bool a row.
         conversions: what is done to pictures, in words -> how many of all splits.
+        sizes: split -> width and height of each picture, None where that is not known.
     """
 
     is_usable: dict[str, Any]
     needs_pillow: dict[str, Any]
     conversions: Counter[str]
+    sizes: dict[str, list[tuple[int, int] | None]]
 
 
 def scan_pictures(splits: Mapping[str, Split], column: str, shortest_edge: int, channels: int, bad_rows: BadRows) -> Scan:
     """Returns what every picture is like; those that cannot be used go to `bad_rows`. Uses all cores (Pillow decodes without the GIL)."""
-    scan = Scan({}, {}, Counter())
+    scan = Scan({}, {}, Counter(), {})
     for name, split in splits.items():
         findings = list(_findings(split.columns[column], shortest_edge, channels))
         for index, finding in enumerate(findings):
@@ -45,6 +47,7 @@ def scan_pictures(splits: Mapping[str, Split], column: str, shortest_edge: int, 
                 scan.conversions[finding.conversion] += 1
         scan.is_usable[name] = np.array([finding.problem is None for finding in findings], dtype=bool)
         scan.needs_pillow[name] = np.array([finding.needs_pillow for finding in findings], dtype=bool)
+        scan.sizes[name] = [finding.size for finding in findings]
     return scan
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.hub import is_reachable
@@ -23,13 +23,22 @@ def build(source: TorchvisionModel, with_weights: bool) -> nn.Module:
     """
     from torchvision.models import get_model
 
+    check_name(source, CLASSIFICATION)
     weights = _weights(source) if with_weights else None
-    _check_name(source)
     network: nn.Module = get_model(source.name, weights=None)
     if weights is not None:
-        state = torch.load(fetch(source), map_location="cpu", weights_only=True)
-        network.load_state_dict({_OLD_DENSENET_NAME.sub(r"\1\2.", name): tensor for name, tensor in state.items()})
+        network.load_state_dict({_OLD_DENSENET_NAME.sub(r"\1\2.", name): tensor for name, tensor in read_published(source).items()})
     return network
+
+
+def read_published(source: TorchvisionModel) -> dict[str, Tensor]:
+    """Returns name -> tensor of the published weights, downloaded if they are not cached.
+
+    Raises:
+        ConfigError: as fetch.
+    """
+    state: dict[str, Tensor] = torch.load(fetch(source), map_location="cpu", weights_only=True)
+    return state
 
 
 def statistics(source: TorchvisionModel) -> tuple[list[float], list[float]] | None:
@@ -79,16 +88,25 @@ def fetch(source: TorchvisionModel) -> Path:
 _OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """DenseNet's published weights are older than its present names: denselayer1.norm.1.weight is denselayer1.norm1.weight now."""
 
+CLASSIFICATION = "classifier"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-def _check_name(source: TorchvisionModel) -> None:
+def check_name(source: TorchvisionModel, library: str | None = None, prefix: str = "") -> None:
+    """Raises ConfigError if torchvision has no such network, or none that a task trains.
+
+    Args:
+        library: which of torchvision's modules of models has them: classifier (the outermost), segmentation, detection; None: any.
+        prefix: how their names begin in it.
+    """
     import torchvision
 
-    names = torchvision.models.list_models(module=torchvision.models)
+    models = torchvision.models
+    module = None if library is None else models if library == CLASSIFICATION else getattr(models, library)
+    names = [name for name in models.list_models(module=module) if name.startswith(prefix)]
     if source.name not in names:
         near = suggest(source.name, names)
-        what = f"torchvision {torchvision.__version__} has no classifier {source.name!r}" + (f"; did you mean {near!r}?" if near else "")
+        what = f"torchvision {torchvision.__version__} has no {library or 'network'} {source.name!r}" + (f"; did you mean {near!r}?" if near else "")
         raise ConfigError(Problem(what, key="model.source", allowed=", ".join(names)))
     if source.name in _WITH_AUXILIARY_HEADS:
         raise ConfigError(Problem(f"{source.name} has auxiliary heads, which this task does not train", key="model.source", allowed=", ".join(names)))
@@ -97,7 +115,7 @@ def _check_name(source: TorchvisionModel) -> None:
 def _weights(source: TorchvisionModel) -> Any:
     from torchvision.models import get_model_weights
 
-    _check_name(source)
+    check_name(source)
     if source.weights is None:
         return None
     published = get_model_weights(source.name)

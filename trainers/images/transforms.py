@@ -8,35 +8,39 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from launch.config.tasks import Pictures
+from launch.config.tasks import Pictures, SquareViews
+
+IGNORED = 255
+"""What a mask has where a pixel's category is not known, or is not to count."""
 
 _AUGMENTATIONS = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment, "auto": v2.AutoAugment}
 
 
-def build_evaluation_transform(options: Pictures) -> v2.Compose:
-    """Returns uint8 [C, H, W] -> uint8 [C, size, size], the same for every look at a picture."""
+def build_evaluation_transform(options: SquareViews) -> v2.Compose:
+    """Returns uint8 [C, H, W] -> uint8 [C, size, size], the same for every look at a picture; a mask beside it is changed alike."""
     return v2.Compose([_scaled(options), v2.CenterCrop(options.size)])
 
 
-def build_training_transform(options: Pictures) -> v2.Compose:
-    """Returns uint8 [C, H, W] -> uint8 [C, size, size]; draws from torch's global random state."""
+def build_training_transform(options: SquareViews) -> v2.Compose:
+    """Returns uint8 [C, H, W] -> uint8 [C, size, size]; draws from torch's global random state. A mask beside it is changed alike."""
     steps: list[Any]
     if options.crop == "resized":
         steps = [v2.RandomResizedCrop(options.size, scale=options.scale)]
     elif options.crop == "random":
-        steps = [_scaled(options), v2.RandomCrop(options.size, padding=options.padding or None)]
+        steps = [_scaled(options), v2.RandomCrop(options.size, padding=options.padding or None, fill={tv_tensors.Mask: IGNORED, "others": 0})]
     else:
         steps = [_scaled(options), v2.CenterCrop(options.size)]
     if options.flip:
         steps.append(v2.RandomHorizontalFlip(options.flip))
-    if options.augment:
+    if isinstance(options, Pictures) and options.augment:
         steps.append(_AUGMENTATIONS[options.augment]())
     return v2.Compose(steps)
 
 
-def shortest_edge(options: Pictures) -> int:
+def shortest_edge(options: SquareViews) -> int:
     """Returns the pixels that the shorter edge of a decoded picture needs, so that scaling it down loses nothing that can be seen.
 
     Twice what is cut out of it, as Pillow's thumbnail() keeps (its reducing_gap of 2.0).
@@ -61,5 +65,5 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return result
 
 
-def _scaled(options: Pictures) -> v2.Resize:
+def _scaled(options: SquareViews) -> v2.Resize:
     return v2.Resize(options.resize) if options.resize else v2.Resize((options.size, options.size))

@@ -31,6 +31,8 @@ TASKS: dict[str, str] = {
     "question_answering": "trainers.tasks.question_answering",
     "image_classification": "trainers.tasks.image_classification",
     "autoencoder": "trainers.tasks.autoencoder",
+    "segmentation_fcn": "trainers.tasks.segmentation_fcn",
+    "detection_faster_rcnn": "trainers.tasks.detection_faster_rcnn",
     "seq2seq": "trainers.tasks.seq2seq",
     "speech_ctc": "trainers.tasks.speech_ctc",
     "masked_lm": "trainers.tasks.masked_lm",

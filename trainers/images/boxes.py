@@ -1,0 +1,33 @@
+"""Boxes of a picture's objects: checked against the picture, and as corners."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+ROUNDING = 1.0
+"""Pixels by which a box may reach beyond its picture: annotation tools round; it is cut there."""
+
+
+def box_problem(box: Any, size: tuple[int, int]) -> str | None:
+    """Returns why (left, top, width, height) is no box in a picture of this width and height, None if it is one."""
+    if not is_numbers(box) or len(box) != 4:
+        return f"its bbox {box!r} is not [left, top, width, height]"
+    left, top, width, height = box
+    if width <= 0 or height <= 0:
+        return f"its bbox {list(box)} has no area: [left, top, width, height]"
+    outside = max(-left, -top, left + width - size[0], top + height - size[1])
+    if outside > ROUNDING:
+        return f"its bbox {list(box)} reaches {outside:g} pixels beyond the picture of {size[0]} x {size[1]}"
+    return None
+
+
+def corners(box: Any, size: tuple[int, int]) -> list[float]:
+    """Returns left, top, right and bottom of a box without problems, cut to the picture."""
+    left, top, width, height = box
+    return [max(left, 0.0), max(top, 0.0), min(left + width, float(size[0])), min(top + height, float(size[1]))]
+
+
+def is_numbers(values: Any) -> bool:
+    """Returns whether this is a list of finite numbers."""
+    return isinstance(values, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)

@@ -1,0 +1,126 @@
+"""Masks: the class of each pixel of a picture, drawn from outlines or read from a file, kept as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from trainers.images.boxes import ROUNDING, is_numbers
+from trainers.images.coco import Annotation
+from trainers.images.transforms import IGNORED
+
+Mask = NDArray[np.uint8]
+"""uint8 [H, W]: class numbers, or IGNORED."""
+
+
+def draw_mask(objects: Sequence[Annotation], numbers: Mapping[str, int], size: tuple[int, int], unlabelled: int) -> Mask:
+    """Returns the class of each pixel.
+
+    Crowds, and pixels of two categories, are ignored, as torchvision's reference does (references/segmentation/coco_utils.py).
+
+    Args:
+        objects: with outlines that have no problem.
+        unlabelled: what pixels outside of all of them have.
+    """
+    mask = np.full((size[1], size[0]), unlabelled, np.uint8)
+    is_drawn = np.zeros(mask.shape, bool)
+    for thing in objects:
+        inside, number = _inside(thing.outline, size), IGNORED if thing.is_crowd else numbers[thing.label]
+        is_clash = inside & is_drawn & (mask != number)
+        mask[inside] = number
+        mask[is_clash] = IGNORED
+        is_drawn |= inside
+    return mask
+
+
+def outline_problem(outline: Any, size: tuple[int, int]) -> str | None:
+    """Returns why a `segmentation` is no outline in a picture of this width and height, None if it is one."""
+    width, height = size
+    if outline is None:
+        return "it has no outline (segmentation), and task.masks names no folder of masks"
+    if isinstance(outline, dict):
+        if outline.get("size") != [height, width]:
+            return f"its run lengths are of [height, width] {outline.get('size')!r}, and the picture is {width} x {height}"
+        counts = outline.get("counts")
+        if isinstance(counts, list) and not (all(isinstance(n, int) and n >= 0 for n in counts) and sum(counts) == width * height):
+            return f"its run lengths do not add up to {width * height} pixels"
+    elif not (isinstance(outline, list) and outline and all(is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in outline)):
+        return "its segmentation is neither polygons of three points or more [[x, y, x, y, ...]] nor run lengths {size, counts}"
+    else:
+        outside = max(max(-min(polygon), max(polygon[::2]) - width, max(polygon[1::2]) - height) for polygon in outline)
+        if outside > ROUNDING:
+            return f"its polygon reaches {outside:g} pixels beyond the picture of {width} x {height}"
+    try:
+        inside = _inside(outline, size)
+    except (ValueError, TypeError, OverflowError) as error:
+        return f"its segmentation cannot be decoded: {error}"
+    return None if inside.any() else "its segmentation has no area"
+
+
+def read_mask(path: str, size: tuple[int, int], numbers_by_id: Mapping[int, int], unlabelled: int) -> Mask | str:
+    """Returns the mask that a grey or palette picture of category ids holds, or what is wrong with it.
+
+    Args:
+        numbers_by_id: category id -> class number, IGNORED for categories that are known and not learned. 0 and 255 mean nothing, if no
+            category has these ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                return f"its mode is {image.mode}; a mask is grey (L) or has a palette (P), 8 bits a pixel"
+            ids = np.array(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"cannot be read: {error}"
+    if ids.shape != (size[1], size[0]):
+        return f"is {ids.shape[1]} x {ids.shape[0]}, and its picture {size[0]} x {size[1]}"
+    found = np.unique(ids)
+    unknown = [int(value) for value in found if value not in numbers_by_id and value not in (0, IGNORED)]
+    if unknown:
+        return f"holds the value {unknown[0]}, which is no category's id"
+    table = np.full(256, unlabelled, np.uint8)
+    table[IGNORED] = IGNORED
+    for category, number in numbers_by_id.items():
+        if 0 <= category < IGNORED:
+            table[category] = number
+    return table[ids]
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """Returns the mask as PNG, a thousandth of its size or so."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return file.getvalue()
+
+
+def decode_mask(encoded: bytes) -> Mask:
+    """Returns what encode_mask was given."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.array(image)
+
+
+def mask_name(picture: str) -> str:
+    """Returns the name of a picture's mask."""
+    return f"{Path(picture).stem}.png"
+
+
+def _inside(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Returns whether each pixel is inside, bool [H, W].
+
+    Raises:
+        ValueError, TypeError, OverflowError: run lengths that are none.
+    """
+    width, height = size
+    if isinstance(outline, dict) and not isinstance(outline["counts"], list):
+        encoded: Any = {"size": outline["size"], "counts": str(outline["counts"]).encode()}
+    else:
+        encoded = coco_mask.frPyObjects(outline, height, width)
+    if isinstance(encoded, list):
+        encoded = coco_mask.merge(encoded)
+    return np.asarray(coco_mask.decode(encoded), dtype=bool)
