@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -30,26 +30,22 @@ from launch.cli.options import (
     default_run_root,
 )
 from launch.cli.pipelines import How
-from launch.cli.planning import Target, make_plan, parse_target, plan_again, plan_target
+from launch.cli.planning import Target, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem, StateError
-from launch.config.load import load_experiment
-from launch.config.new_run import new_run_id
 from launch.config.pipeline import find_pipeline
 from launch.config.run_dir import RunDir, State
-from launch.config.strategy import load_strategy
-from launch.plan import LaunchPlan, Options
-from launch.plan_experiment import ExperimentPlan, plan_experiment
+from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.plan_slurm import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
-from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
+from launch.probe import Probe, probe_machine
 from launch.render_slurm import render_sbatch
 from launch.restarts import choose_restart
 from launch.runs import check_resumable, read_run
 from launch.save_time import find_save_time
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
-from launch.sweeps import combine
 
 _EXIT_CODES: dict[State, int] = {"stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
 
@@ -102,6 +98,8 @@ def submit(
             follow_all(runs)
         return
     if seeds is not None or grid:
+        from launch.cli.submit_array import Many, submit_many
+
         many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
         submit_many(many, loaded, options, site, here.python, run_dir, follow, dry_run, as_json)
         return
@@ -135,83 +133,6 @@ def follow_all(runs: Sequence[RunDir]) -> NoReturn:
         if state.state != "completed":
             raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
     raise typer.Exit(EXIT_DONE)
-
-
-@dataclass(frozen=True)
-class Many:
-    """What an array of runs is made of."""
-
-    target: Target
-    seeds: int | None
-    grids: tuple[str, ...]
-    strategy: str
-    nodes: int | None
-    processes_per_node: int | None
-    launcher: str
-    root: Path | None
-    machine: Machine
-
-    def plan_all(self, combinations: Sequence[Sequence[str]], runs: Sequence[Path]) -> tuple[list[ExperimentPlan], ExperimentProbe]:
-        """Returns the plan of every run, and what was asked for the first; asked again only where a grid changes the model or the data."""
-        plans: list[ExperimentPlan] = []
-        strategy, probe = load_strategy(self.strategy), None
-        asks_each = any(grid.startswith(("model", "data", "task")) for grid in self.grids)
-        for own, run in zip(combinations, runs, strict=True):
-            overrides = (*self.target.overrides, *own)
-            if probe is None or asks_each:
-                counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
-                plan, answers = make_plan(self.target.experiment, overrides, *counts, run, self.root, machine=self.machine)
-                probe = probe or answers
-            else:
-                options = Options(run, 1, self.nodes, self.processes_per_node)
-                plan = plan_experiment(load_experiment(self.target.experiment, overrides), strategy, probe, options)
-            plans.append(plan)
-        assert probe is not None  # there is at least one run
-        return plans, probe
-
-
-def submit_many(
-    many: Many,
-    loaded: LoadedCluster,
-    options: JobOptions,
-    site: Site | None,
-    host_python: str,
-    run_dir: Path | None,
-    follow: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Submits seeds and grids as one array job.
-
-    Raises:
-        ConfigError: for a script, a chain, the stock form, one run directory or one log to follow, which many runs cannot have.
-    """
-    unfit = {
-        "--script": many.target.script is not None,
-        "--chain": options.chain is not None and options.chain > 1,
-        "--run-dir": run_dir is not None,
-        "--follow": follow,
-        "--launcher accelerate": many.launcher != "direct",
-    }
-    if any(unfit.values()):
-        names = ", ".join(name for name, is_there in unfit.items() if is_there)
-        raise ConfigError(Problem(f"{names} does not go with --seeds and --grid", fix="leave one of them out"))
-    base = load_experiment(many.target.experiment, many.target.overrides).experiment
-    combinations = combine(many.seeds, base.seed, many.grids)
-    sweep_id = new_run_id()
-    root = (many.root or default_run_root()).expanduser().absolute()
-    runs = tuple(root / base.name / f"{sweep_id}-{index:04d}" for index in range(len(combinations)))
-    plans, probe = many.plan_all(combinations, runs)
-    job = make_job(plans[0], probe, loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
-    if dry_run:
-        print(render_sbatch(job), end="")
-        return
-    submitted = backend.submit_array(job, plans, combinations, probe)
-    if as_json:
-        print(json.dumps({"sweep": str(job.home), "job_id": submitted.job_ids[0], "runs": [str(run) for run in runs]}, indent=2))
-        return
-    print(f"job {submitted.job_ids[0]}: {len(runs)} runs  {job.home}")
-    print(f"  fullrank status {sweep_id}  (the table of results)", file=sys.stderr)
 
 
 def submit_again(
