@@ -6,7 +6,7 @@ Two ranks over gloo, 8 steps of a tiny BERT (or ResNet, or ViT) with an evaluati
 difference of a loss from the reference; the largest difference of an exported weight from the reference's; whether the same training, gone on with
 from its middle, ends with the same records, weights, optimizer and random states. The reference is one process; for BatchNorm, which sees
 micro-batches, DDP; for `compile` the uncompiled model. Adam's first steps divide gradients near zero by themselves, so a weight may be 1e-3 off
-where a loss is not: SGD here, but for `AdamW`. Exit code 1 if a training failed, was not exact, or its losses are further away than 1e-5 (bf16: 5e-2).
+where a loss is not: SGD here, but for `AdamW`. Exit code 1 if a training failed, was not exact, or a loss is further off than 1e-5 (bf16: 5e-2).
 """
 
 from __future__ import annotations
