@@ -3,8 +3,10 @@
     python benchmarks/gpu.py                 # one CUDA GPU, about 6 minutes: tokens/s, samples/s, MFU, peak memory
     python benchmarks/gpu.py --tiny          # the same code on a CPU, small and in fp32: it proves that it runs, not how fast
 
-Each contender runs in a process of its own: random weights, random data made beforehand, the same batches, AdamW, two data workers. Needs torch
-and transformers; accelerate for the Trainer and for fullrank, pydantic for fullrank: what is missing is said in its row, the others are measured.
+Each contender runs in a process of its own: random weights, random data made beforehand, the same batches, AdamW, the same data workers (half the
+cores, 8 at most; none where shared memory is too small). Needs torch and transformers; accelerate for the Trainer and for fullrank, pydantic and
+PyYAML for fullrank: what is missing is said in its row, the others are measured. A machine without a package index takes them from a folder that
+was filled elsewhere, for the same Python: `pip install --target FOLDER pydantic PyYAML`, `PYTHONPATH=FOLDER`.
 MFU: 6 N + 12 L h s FLOPs a token (Chowdhery et al. 2022, PaLM, appendix B; N without embeddings), 3 x 8.2 GFLOPs a picture of 224 pixels
 (4.1 GMACs forward; He et al. 2016), over the dense bf16 peak in NVIDIA's data sheets.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +31,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTENDERS = ("fullrank", "HF Trainer", "plain loop")
 PEAK_FLOPS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 """Dense bf16, by what the device's name holds; the first that fits counts."""
-LR, NUM_CLASSES, NUM_WORKERS, POOL = 1e-4, 10, 2, 512
+LR, NUM_CLASSES, POOL = 1e-4, 10, 512
+
+
+def count_workers() -> int:
+    """Returns how many processes make batches: on the way through shared memory, of which a container may have 64 MiB, a batch of pictures is 39."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shutil.disk_usage(shared).free < 2 * 2**30:
+        return 0
+    return min(8, max(2, (os.cpu_count() or 2) // 2))
+
+
+NUM_WORKERS = count_workers()
 
 
 @dataclass(frozen=True)
@@ -159,7 +173,8 @@ class Samples:
             self.inputs = {"input_ids": torch.randint(5, 1000, (POOL, work.edge), generator=generator)}
             self.inputs["attention_mask"] = torch.ones_like(self.inputs["input_ids"])
         else:
-            self.inputs = {"pixel_values": torch.randn(POOL, 3, work.edge, work.edge, generator=generator)}
+            pixels = torch.randn(POOL, 3, work.edge, work.edge, generator=generator)
+            self.inputs = {"pixel_values": pixels.bfloat16() if torch.cuda.is_available() else pixels}  # what autocast makes of them
 
     def __len__(self) -> int:
         return 10**7
@@ -309,7 +324,8 @@ class _Task:
 def render(results: dict[tuple[str, str], Result], tiny: bool) -> str:
     """Returns the table in Markdown."""
     device = next((result.device for result in results.values() if result.device), "no device")
-    lines = [f"{device}, {'fp32, tiny models' if tiny and device == 'CPU' else 'bf16'}", "", "| | | samples/s | tokens/s | MFU | peak GiB | steps |"]
+    precision = "fp32, tiny models" if tiny and device == "CPU" else "bf16"
+    lines = [f"{device}, {precision}, {NUM_WORKERS} data workers", "", "| | | samples/s | tokens/s | MFU | peak GiB | steps |"]
     lines.append("|---|---|---:|---:|---:|---:|---:|")
     return "\n".join([*lines, *_rows(results, (TINY if tiny else WORKS), device)])
 

@@ -2,11 +2,11 @@
 
     python benchmarks/strategy_matrix.py [--features clipping,freezing,...] [--strategies fsdp2,zero3,...] [--folder DIR]
 
-Two ranks over gloo, 8 steps of a tiny BERT (or ResNet) with an evaluation and a checkpoint in the middle. A cell says: the largest relative
+Two ranks over gloo, 8 steps of a tiny BERT (or ResNet, or ViT) with an evaluation and a checkpoint in the middle. A cell says: the largest relative
 difference of a loss from the reference; the largest difference of an exported weight from the reference's; whether the same training, gone on with
 from its middle, ends with the same records, weights, optimizer and random states. The reference is one process; for BatchNorm, which sees
-micro-batches, DDP. Adam's first steps divide gradients near zero by themselves, so a weight may be 1e-3 off where a loss is not: SGD here, but
-for `AdamW`. Exit code 1 if a training failed, was not exact, or its losses are further away than 1e-5 (bf16: 5e-2).
+micro-batches, DDP; for `compile` the uncompiled model. Adam's first steps divide gradients near zero by themselves, so a weight may be 1e-3 off
+where a loss is not: SGD here, but for `AdamW`. Exit code 1 if a training failed, was not exact, or a loss is further off than 1e-5 (bf16: 5e-2).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forked
+import torch
 from forked_experiments import differences, write_image_experiment, write_text_experiment
 from safetensors.torch import load_file
 
@@ -40,6 +41,7 @@ class Feature:
         reference: the strategy it is compared with, None: one process.
         close: how far a loss may be from the reference's.
         without: strategies that refuse it.
+        not_in_reference: what the reference is not told.
     """
 
     words: tuple[str, ...]
@@ -47,8 +49,10 @@ class Feature:
     reference: str | None = None
     close: float = 1e-5
     without: tuple[str, ...] = ()
+    not_in_reference: tuple[str, ...] = ()
 
 
+_STAGE_3 = ("zero3", "zero3_offload")
 FEATURES = {
     "AdamW": Feature(("optimizer.lr=1e-3", "optimizer.weight_decay=0.1")),
     "clipping": Feature((*SGD, "train.gradient_clip_norm=0.05")),
@@ -56,10 +60,16 @@ FEATURES = {
     "freezing": Feature((*SGD, "model.freeze=[bert.embeddings.*, bert.encoder.layer.0.*]")),
     "layer_decay": Feature((*SGD, "optimizer.layer_decay=0.8")),
     "gradient checkpointing": Feature((*SGD, "model.gradient_checkpointing=true")),
-    "compile": Feature((*SGD, "model.compile=true")),
+    "compile": Feature((*SGD, "model.compile=true"), not_in_reference=("model.compile=true",)),
     "bf16": Feature((*SGD, "train.precision=bf16"), close=0.05),
     "LoRA": Feature((*SGD, "model.lora={rank: 4}")),
-    "moving average": Feature((*SGD, "train.ema_decay=0.9"), without=("zero3", "zero3_offload")),
+    "LoRA in bf16": Feature((*SGD, "model.lora={rank: 4}", "train.precision=bf16"), close=0.05),
+    "LoRA of a ViT": Feature((*SGD, "optimizer.lr=0.05", "model.lora={rank: 4}"), "vit"),
+    "moving average": Feature((*SGD, "train.ema_decay=0.9"), without=_STAGE_3),
+    "LoRA, moving average": Feature((*SGD, "model.lora={rank: 4}", "train.ema_decay=0.9"), without=_STAGE_3),
+    "thawing": Feature(
+        (*SGD, "model.freeze=[bert.*]", "train.unfreeze_at={5 steps: [bert.encoder.layer.1.*]}"), without=("zero1", "zero2", *_STAGE_3)
+    ),
     "BatchNorm": Feature((*SGD, "optimizer.lr=0.05"), "image", "ddp"),
     "BatchNorm in bf16": Feature((*SGD, "optimizer.lr=0.05", "train.precision=bf16"), "image", "ddp", close=0.05),
 }
@@ -87,13 +97,19 @@ def main(typed: Sequence[str] | None = None) -> int:
             "text": write_text_experiment(folder, STEPS, model__dropout=0.0),
             "image": write_image_experiment(folder, STEPS, model=network, task__channels=3),
         }
+        if "LoRA of a ViT" in features:
+            vit = {"source": str(tiny_vit(folder / "vit")), "dropout": 0.0}
+            (folder / "of_vit").mkdir(exist_ok=True)
+            experiments["vit"] = write_image_experiment(folder / "of_vit", STEPS, model=vit, task__channels=3)
         for name in features:
             feature = FEATURES[name]
             case = folder / name.replace(" ", "_")
             shutil.rmtree(case, ignore_errors=True)
             words = ["--config", str(experiments[feature.kind]), *SHARED, *feature.words]
             reference = case / (feature.reference or "one")
-            train(reference, words, 2 if feature.reference else 1)
+            ended = train(reference, [word for word in words if word not in feature.not_in_reference], 2 if feature.reference else 1)
+            if ended:
+                raise SystemExit(f"{name}: the reference {ended}")
             cells = []
             for strategy in strategies:
                 typed_words, run = [*told(folder, strategy), *words], case / strategy
@@ -127,6 +143,16 @@ def judge(run: Path, reference: Path, words: list[str], close: float) -> str:
     found = differences(run, half)
     verdict = ended or "; ".join(found)[:80] or ("exact" if loss <= close else "exact, but far")
     return f"{loss:.0e}, {weight:.0e}, {verdict}"
+
+
+def tiny_vit(folder: Path) -> Path:
+    """Writes a vision transformer of two layers with random weights; returns its folder."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    ViTForImageClassification(ViTConfig(image_size=16, patch_size=4, num_labels=2, **shape)).save_pretrained(folder)
+    return folder
 
 
 def train(run: Path, words: list[str], num_processes: int) -> str | None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from launch.config.annotation_files import QUICKLY_READ, read_annotation_file
+from launch.config.data import Data
 from launch.config.errors import ConfigError
-from launch.config.experiment import Data
 from launch.config.picture_files import CIFAR_PIXELS, ENDINGS, CifarLayout, find_cifar, find_idx, idx_names
 from launch.config.prepared import Listing
 from launch.config.tasks import Pictures

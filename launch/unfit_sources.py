@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launch.config.annotation_files import QUICKLY_READ, read_annotation_file
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data, Experiment
+from launch.config.experiment import Experiment
 from launch.config.picture_files import find_cifar, find_idx, missing_folders
 from launch.config.row_files import kind_problem, row_format
 from launch.config.run_dir import RunDir

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from trainers.columns import store_rows
 from trainers.rows import BadRows, Fields, Split, check_columns, shortened
 from trainers.text_files import is_text, open_text

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from launch.config.row_files import FORMATS_BY_ENDING
 from launch.config.sources import HubName
 from trainers.columns import ArrowColumn, Indices

@@ -118,19 +118,38 @@ class Predictor:
 
 
 def load_pooled(folder: str | Path) -> Predictor:
-    """Returns what a run with task.pooling saved in its model/ folder.
+    """Returns what a run with task.pooling saved in its model/ folder, or what fullrank export made of that.
 
     Raises:
         ConfigError: no such run wrote it.
     """
-    from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    pooling: Any = (read_json(Path(folder) / "config.json") or {}).get(CONFIG_KEY)
-    if pooling not in get_args(Pooling):
+    network = _load_network(Path(folder))
+    names = network.config.id2label
+    num_outputs = network.head.out_features
+    return Predictor(network, AutoTokenizer.from_pretrained(folder), [names[n] for n in range(num_outputs)] if num_outputs > 1 else [])
+
+
+def pooling_of(folder: Path) -> Pooling | None:
+    """Returns which vector the head of a saved model reads; None: no run with task.pooling saved it."""
+    pooling: Any = (read_json(folder / "config.json") or {}).get(CONFIG_KEY)
+    return pooling if pooling in get_args(Pooling) else None
+
+
+def _load_network(folder: Path) -> PooledNetwork:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel
+
+    pooling = pooling_of(folder)
+    if pooling is None:
         raise ConfigError(Problem("is not the model of a run with task.pooling", where=str(folder)))
-    config, weights = AutoConfig.from_pretrained(folder), load_file(Path(folder) / WEIGHTS_FILE)
-    num_outputs = len(weights["head.bias"])
-    network = PooledNetwork(AutoModel.from_config(config), pooling, num_outputs).eval()
+    if not (folder / WEIGHTS_FILE).is_file():  # what fullrank export wrote
+        from trainers.int8 import load_int8
+
+        quantised: PooledNetwork = load_int8(folder)
+        return quantised
+    weights = load_file(folder / WEIGHTS_FILE)
+    network = PooledNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), pooling, len(weights["head.bias"])).eval()
     network.load_state_dict(weights)
-    return Predictor(network, AutoTokenizer.from_pretrained(folder), [config.id2label[n] for n in range(num_outputs)] if num_outputs > 1 else [])
+    return network

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from launch.config.row_files import FORMATS_BY_ENDING, kind_problem, row_format
 from trainers.columns import ArrowColumn, store_batches, store_rows
 from trainers.conll import read_conll

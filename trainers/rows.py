@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from trainers.columns import Indices, select
 
 MAX_NAMED_ROWS = 20

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from trainers.columns import store_rows
 from trainers.rows import BadRows, Fields, Split, check_columns
 

@@ -26,12 +26,22 @@ VERBS: dict[str, str] = {
     "sync": "Send what a run kept for W&B to its server.",
     "compare": "Show what differs between runs: configuration, scores, curves.",
     "report": "Write a run's report: curves, confusion matrix, configuration.",
+    "export": "Write a run's model in 8-bit integers for CPUs, and judge it beside the original.",
     "resume": "Go on with a stopped or failed run, from its newest checkpoint.",
     "verify": "Prove that a run that is stopped and resumed is the run that was never stopped.",
 }
 """verb -> what it does; `launch.cli.<verb>` has the function of that name."""
 
-VERBS_ELSEWHERE = {"train": "run", "launch": "run", "start": "run", "stop": "cancel", "kill": "cancel", "list": "status", "ls": "status"}
+VERBS_ELSEWHERE = {
+    "train": "run",
+    "launch": "run",
+    "start": "run",
+    "stop": "cancel",
+    "kill": "cancel",
+    "list": "status",
+    "ls": "status",
+    "quantize": "export",
+}
 """Names of verbs that people bring from other tools -> ours."""
 
 BEHIND_DASHES = "fullrank.behind_dashes"

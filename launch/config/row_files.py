@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launch.config.data import Data
 from launch.config.errors import Problem
-from launch.config.experiment import Data
 
 FORMATS_BY_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".conll": "conll", ".txt": "text"}
 

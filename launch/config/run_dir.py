@@ -164,6 +164,11 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def int8(self) -> Path:
+        """The model in 8-bit integers, once `fullrank export` has made it."""
+        return self.path / "int8"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.md"
 

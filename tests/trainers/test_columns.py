@@ -103,7 +103,7 @@ def test_a_disk_that_becomes_full_names_the_cache_and_leaves_nothing_in_it(cache
 
 READ_WITH_LITTLE_MEMORY = """
 import resource, sys
-from launch.config.experiment import Data
+from launch.config.data import Data
 from trainers.datasets import divide, load_splits
 from trainers.rows import BadRows
 

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from launch.config.annotation_files import read_annotation_file
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from launch.config.sources import HubName
 from launch.config.tasks import AnnotatedPictures
 from trainers.rows import BadRows, Split, shortened

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from launch.config.picture_files import ENDINGS, class_folders, find_cifar, find_idx, missing_folders, unused_columns
 from launch.config.sources import HubName
 from launch.config.tasks import Pictures

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.experiment import Data
 from launch.config.sources import HubName
 from launch.config.tasks.speech_ctc import SpeechCtc
 from trainers.columns import ArrowColumn

@@ -10,6 +10,7 @@ import torch
 from launch.config.errors import ConfigError
 from launch.config.experiment import Model
 from tests.tiny_pictures import write_picture
+from trainers.architectures.small_cnn import SmallCnn
 from trainers.batch_norm import batch_norm_warning
 from trainers.images.classifier import load_classifier
 from trainers.images.networks import Classifier, build_network, find_statistics, load_network, save_network
@@ -154,3 +155,15 @@ def test_a_network_without_what_is_asked_for_says_so():
 
 def test_no_dropout_is_what_a_network_without_dropout_has():
     build(dropout=0.0, source="torchvision://resnet18?weights=null")
+
+
+@pytest.mark.parametrize(("pools", "num_features"), [(1, 64 * 12 * 12), (2, 64 * 5 * 5)])
+def test_small_cnn_pools_once_or_after_each_convolution(pools, num_features):
+    network = SmallCnn(pools=pools)
+    assert [layer.in_features for layer in network if isinstance(layer, torch.nn.Linear)] == [num_features, 128]
+    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_small_cnn_pools_in_no_other_number():
+    with pytest.raises(ValueError, match="pools is 1 or 2, not 3"):
+        SmallCnn(pools=3)

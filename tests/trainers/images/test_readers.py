@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError
-from launch.config.experiment import Data
 from launch.config.tasks import ImageClassification
 from tests.tiny_pictures import tiny_folder
 from trainers.images import cifar

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from launch.config.data import Data
 from launch.config.errors import ConfigError
-from launch.config.experiment import Data
 from launch.config.tasks.speech_ctc import SpeechCtc
 from tests.tiny_sounds import tiny_recordings, write_recording
 from trainers.rows import BadRows
