@@ -18,7 +18,7 @@ from launch.config.new_run import create_attempt
 from launch.config.run_dir import Attempt, RunDir, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
-from launch.jobs import job_ids, waits_in_vain
+from launch.jobs import Jobs, job_ids, waits_in_vain
 from launch.lost_nodes import find_lost_nodes, log_size
 from launch.node_checks import differing, look_at_node
 from launch.probe import free_port
@@ -61,7 +61,7 @@ def begin(run: RunDir, python: str) -> int:
     if reason := _OVER.get(status["state"]):
         print(f"not started: {reason}", file=sys.stderr)
         return EXIT_DONE
-    if reason := waits_in_vain(status):
+    if reason := waits_in_vain(status, Jobs()):
         update_status(run, state="cancelled", cause="cancelled", message=reason, ended=time.time())
         print(f"not started: {reason}", file=sys.stderr)
         return EXIT_FAILED

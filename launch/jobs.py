@@ -68,7 +68,7 @@ class Jobs:
             return Standing(state, status.get("cause"))
         if run.cancelled.exists():
             return Standing("cancelled", "cancelled")
-        if reason := waits_in_vain(status):
+        if reason := waits_in_vain(status, self):
             return Standing("cancelled", "cancelled", reason)
         if queued:
             return judge_gone(status, Accounted(queued[-1].job_id, queued[-1].state, "", "", queued[-1].node_list), job_words(run, ids))
@@ -86,11 +86,14 @@ def job_ids(run: RunDir, status: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*submitted, *([status["job_id"]] if status.get("job_id") else [])]))
 
 
-def waits_in_vain(status: Mapping[str, Any]) -> str | None:
+def waits_in_vain(status: Mapping[str, Any], jobs: Jobs) -> str | None:
     """Returns why a stage of a pipeline cannot begin: the one before it is not completed; None: it can."""
-    before = status.get("begins_after")
-    state = (read_json(RunDir(Path(before)).status) or {}).get("state", "gone") if before else "completed"
-    return None if state == "completed" else f"the stage before it is {state}: {before}"
+    if not status.get("begins_after"):
+        return None
+    before = RunDir(Path(status["begins_after"]))
+    found = read_json(before.status)
+    state = jobs.standing(before, found).state if found else "gone"
+    return None if state == "completed" else f"the stage before it is {state}: {before.path}"
 
 
 def judge_queued(status: Mapping[str, Any], job: Queued) -> Standing:
