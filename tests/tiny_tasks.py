@@ -39,6 +39,11 @@ def text_classification(folder: Path) -> Sections:
     }
 
 
+def packed_texts(folder: Path) -> Sections:
+    sections = text_classification(folder)
+    return sections | {"task": sections["task"] | {"packing": True}}
+
+
 def bert_frozen(folder: Path) -> Sections:
     sections = text_classification(folder)
     return sections | {"model": sections["model"] | {"freeze": ["bert.*"]}, "task": sections["task"] | {"pooling": "mean"}}
@@ -171,6 +176,7 @@ CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "te
 TINY_TASKS: dict[str, TinyTask] = {
     "text_classification": TinyTask(text_classification),
     "bert_frozen": TinyTask(bert_frozen),
+    "packed_texts": TinyTask(packed_texts),
     "distill": TinyTask(distill),
     "thawing": TinyTask(thawing),
     "autoencoder": TinyTask(autoencoder),

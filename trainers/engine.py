@@ -24,6 +24,7 @@ from launch.config.experiment import Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
 from trainers.hardware import ACCELERATE_PRECISION, choose_device, prepare_arithmetic, refuse_precision
+from trainers.host_memory import keep_freed_memory
 from trainers.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
 from trainers.restoring import SavedWeights, restore_weights
 from trainers.told import refuse_contradictions
@@ -69,6 +70,7 @@ class Engine:
         refuse_contradictions(world, strategy)
         device = choose_device(strategy)
         if device == "cpu":
+            keep_freed_memory()
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports DeepSpeed to save a model, which would warn of a GPU it misses
         self.notes = refuse_precision(precision, device)
         prepare_arithmetic(precision)

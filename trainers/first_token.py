@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from trainers.attention import PACKING, Packing, attend
 
 LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer")
 """Layers of transformers that are built alike: post-norm, attention.self with query, key and value, attention.output, intermediate, output."""
@@ -45,16 +46,17 @@ def read_first_token(network: Any) -> bool:
 
 
 def _first_token_alone(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
-    """Returns [B, 1, H] of [B, T, H]."""
+    """Returns [B, 1, H] of [B, T, H], or of B packed texts in [1, N, H]."""
     attention = self.attention.self
-    first = hidden_states[:, :1]
-    query, key, value = (
-        _heads(layer(given), attention)
-        for layer, given in ((attention.query, first), (attention.key, hidden_states), (attention.value, hidden_states))
-    )
-    seen = None if attention_mask is None else attention_mask[:, :, :1]
-    dropout = attention.dropout.p if self.training else 0.0
-    context = functional.scaled_dot_product_attention(query, key, value, seen, dropout)
+    packing: Packing | None = options.get(PACKING)
+    key, value = attention.key(hidden_states), attention.value(hidden_states)
+    if packing is None:
+        first, seen = hidden_states[:, :1], None if attention_mask is None else attention_mask[:, :, :1]
+    else:
+        first, seen = hidden_states[0, packing.starts, None], packing.is_token[:, None, None]
+        key, value = packing.spread(key), packing.spread(value)
+    query, key, value = (_heads(vectors, attention) for vectors in (attention.query(first), key, value))
+    context = attend(query, key, value, seen, attention.dropout.p if self.training else 0.0)
     attended = self.attention.output(context.transpose(1, 2).flatten(2), first)
     answer: Tensor = self.output(self.intermediate(attended), attended)
     return answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem
+from trainers.attention import PACKING, Packing
 
 PROOF_TOLERANCE = 1e-3
 """Of outputs that are about 1 in size; a text that sees its neighbour, or counts its positions on, differs in the first digit."""
@@ -42,6 +45,43 @@ def first_position(network: nn.Module) -> int:
     tables = (module for name, module in network.named_modules() if name.endswith("position_embeddings") and isinstance(module, nn.Embedding))
     padding = next((table.padding_idx for table in tables if table.padding_idx is not None), None)
     return 0 if padding is None else padding + 1
+
+
+def pack(inputs: Mapping[str, Tensor], first_position: int) -> dict[str, Any]:
+    """Returns what a model with use_attention is called with, so that it computes the tokens of a padded batch and no padding.
+
+    Args:
+        inputs: attention_mask, and input_ids and what else is said of each token, [B, T].
+    """
+    is_token = inputs["attention_mask"].bool()
+    columns = torch.arange(is_token.shape[1], device=is_token.device).expand(is_token.shape)
+    left = columns < is_token.sum(dim=1, keepdim=True)
+    packed = {name: values[is_token][None] for name, values in inputs.items() if name != "attention_mask"}
+    packing = Packing(left.flatten().nonzero().squeeze(1), left)
+    return packed | {"position_ids": columns[left][None] + first_position, PACKING: packing}
+
+
+def prove_packed_texts(network: Any, vocabulary: int) -> None:
+    """Classifies two short texts of different lengths packed, and padded.
+
+    Raises:
+        ConfigError: the outputs differ, or this kind of model cannot be called with packed texts: its last layer must compute the first
+            token alone (trainers/first_token.py).
+    """
+    inputs = {"input_ids": torch.arange(10, 20).remainder(vocabulary).view(2, 5), "attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])}
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        padded = network(**inputs).logits
+        try:
+            packed = network(**pack(inputs, first_position(network))).logits
+            worst = float((packed - padded).abs().max()) if packed.shape == padded.shape else float("inf")
+        except Exception:  # whatever a model makes of a keyword that it does not hand on
+            worst = float("inf")
+    network.train(was_training)
+    if not worst <= PROOF_TOLERANCE * max(1.0, float(padded.abs().max())):
+        what = f"{type(network).__name__} (attention: {network.config._attn_implementation}) does not keep packed texts apart"
+        raise ConfigError(Problem(what, key="task.packing", allowed="models built like BERT", fix="task.packing=false"))
 
 
 def prove_packing(network: nn.Module, is_causal: bool, vocabulary: int) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Model
 from launch.config.sources import HubName
+from trainers.attention import use_attention
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
 
 
@@ -147,6 +148,7 @@ def _load_network(kind: Any, config: Any, model: Model, label_names: Sequence[st
         network.new_tensors = []
     else:
         network = _load_weights(kind, config, model)
+    use_attention(network)
     if model.gradient_checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return network, network.new_tensors

@@ -11,6 +11,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Evaluate, Experiment
 from launch.config.load import LoadedExperiment
 from launch.config.tasks import SquareViews
+from launch.config.tasks.texts import TextsSection
 
 LARGEST_DEFAULT_MICRO_BATCH = 64
 """Cap on a micro-batch nobody asked for. A rule of thumb until the memory estimate decides (BERT-base at 128 tokens: about 9 GiB)."""
@@ -159,6 +160,14 @@ def _target_problems(loaded: LoadedExperiment) -> list[Problem]:
     return [loaded.problem("train.label_smoothing", f"has no meaning for {task.kind}", fix="train.label_smoothing=0.0")]
 
 
+def _packing_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """Packed texts have one vector each where the library's own head reads its first token, and nowhere else."""
+    task = loaded.experiment.task
+    if not isinstance(task, TextsSection) or not task.packing or task.pooling is None:
+        return []
+    return [loaded.problem("task.packing", "reads the library's own head, and task.pooling puts another in its place", fix="task.packing=false")]
+
+
 def _freezing_problems(loaded: LoadedExperiment) -> list[Problem]:
     """Something is trained from the start, and only what is frozen can thaw, before the end."""
     freeze, train, key = loaded.experiment.model.freeze, loaded.experiment.train, "train.unfreeze_at"
@@ -294,6 +303,7 @@ RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
     _model_problems,
     _lora_problems,
     _target_problems,
+    _packing_problems,
     _column_problems,
     _image_problems,
     _freezing_problems,

@@ -212,5 +212,6 @@ def _load_deepspeed(world: World, device: str, backend: str) -> Any:
         raise ConfigError(Problem(f"DeepSpeed cannot be imported: {error}", fix=fix)) from error
     deepspeed.utils.logger.setLevel("WARNING")
     deepspeed.ops.__compatible_ops__[_CPU_COLLECTIVES] = False
+    deepspeed.runtime.compiler.compile = lambda: lambda function: function  # of its Muon, which ZeRO imports and nobody here uses: 2 s a start
     deepspeed.init_distributed(dist_backend=backend)
     return deepspeed

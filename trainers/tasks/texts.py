@@ -15,12 +15,13 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json
-from launch.config.tasks.texts import TextsSection
+from launch.config.tasks.texts import Pooling, TextsSection
 from trainers.columns import Indices
 from trainers.data_facts import write_facts
 from trainers.datasets import divide, load_splits
 from trainers.first_token import read_first_token
 from trainers.once import make_once
+from trainers.packing import first_position, pack, prove_packed_texts
 from trainers.pooled import build_pooled
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped
@@ -45,6 +46,11 @@ class TextsTask:
         self.collate = PadTokens(info["pad_token_id"], info["padding_side"])
         self._experiment, self._options = experiment, experiment.task
         self._folder = folder
+        self._first_position = 0
+
+    @property
+    def pooling(self) -> Pooling | None:
+        return self._options.pooling
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -65,15 +71,21 @@ class TextsTask:
         if not self.label_names:
             network.config.problem_type = "regression"  # for the library's pipelines; the loss is ours
         read_first_token(network)
+        if self._options.packing:
+            prove_packed_texts(network, len(self._tokenizer))
+            self._first_position = first_position(network)
         return network
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns float32 [B, C], or [B, 1] for a value."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        if self._options.packing:
+            inputs = pack(inputs, self._first_position)
         return model(**inputs).logits.float()
 
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
-        return int(batch["attention_mask"].sum()), batch["attention_mask"].numel()
+        num_real = int(batch["attention_mask"].sum())
+        return num_real, num_real if self._options.packing else batch["attention_mask"].numel()
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Returns what the model read, its tokens as text again; a word that is not in the vocabulary stands as the model saw it ([UNK])."""

@@ -28,6 +28,11 @@ class TextsSection(TaskSection):
         description="Which vector a linear layer (named head) reads, on top of the body alone. mean: of the text's tokens; first: of the first "
         "token ([CLS]); pooler: of the first token after the body's own dense layer. null: the head that the library gives such a model.",
     )
+    packing: bool = Field(
+        False,
+        description="Lay the texts of a batch one behind another, so that no layer computes padding; each sees itself alone, and the losses are "
+        "those of padded batches. Pays where train.group_by_length is off, which leaves next to no padding. Models built like BERT.",
+    )
 
     def columns(self) -> dict[str, list[str]]:
         return {"task.text": [self.text] if isinstance(self.text, str) else self.text, "task.label": [self.label]}
