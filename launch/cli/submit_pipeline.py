@@ -15,7 +15,7 @@ from launch.cli.submit import announce, make_job, submit_again
 from launch.config.cluster import LoadedCluster
 from launch.config.load import load_experiment
 from launch.config.new_run import new_run_id
-from launch.config.pipeline import MODEL_KEYS, Pipeline, Stage, load_pipeline, typed_for
+from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath
 from launch.plan import Options
@@ -91,8 +91,9 @@ def plan_stage(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: 
     if not stage.begins_with:
         return plan, probe
     dirs = {other.name: LocalPath(pipeline.stage_dir(base, other)) for other in pipeline.stages}
-    source, weights = (stage.begins_with.get(key, "") for key in MODEL_KEYS)
-    probe = replace(probe, model=dirs.get(source, probe.model), weights=dirs.get(weights, probe.weights))
+    named = {key: dirs[name] for key, name in stage.begins_with.items()}
+    model, weights = named.get("model.source", probe.model), named.get("model.weights", probe.weights)
+    probe = replace(probe, model=model, weights=weights, others={key: named.get(key, place) for key, place in probe.others.items()})
     options = Options(plan.run.path, 1, how.nodes, how.processes_per_node, plan.launcher)
     return plan_experiment(load_experiment(stage.experiment, pipeline.started(base, stage)), plan.strategy, probe, options), probe
 
