@@ -284,6 +284,8 @@ _ADVICE = {
     "dependency": "the job to wait for is gone",
     "contact slurm controller": "try again in a minute; scontrol ping shows whether it is up",
     "no answer": "try again in a minute; scontrol ping shows whether it is up",
+    "timed out": "try again in a minute; scontrol ping shows whether it is up",
+    "connection refused": "try again in a minute; scontrol ping shows whether it is up",
     "gres": "sinfo -o '%P %G' shows the GPUs there are; set gpus_per_node and gpu_type in the cluster file",
 }
 """Words in Slurm's refusals -> what to change."""

@@ -100,6 +100,8 @@ def test_an_answer_without_a_job_id_is_told(play, tmp_path):
         ("Requested reservation is invalid", "scontrol show reservation"),
         ("Node count specification invalid", "--nodes"),
         ("Job dependency problem", "is gone"),
+        ("slurm_load_ctl_conf error: Socket timed out on send/recv operation", "scontrol ping"),
+        ("Unable to connect: Connection refused", "scontrol ping"),
     ],
 )
 def test_a_refusal_says_what_to_change(said, words):
