@@ -89,6 +89,18 @@ def ner(folder: Path) -> Sections:
     }
 
 
+def multitask(folder: Path) -> Sections:
+    """Sentences and tagged words, more of the first; the second have data of their own."""
+    sections = text_classification(folder)
+    sentiment, tagged = sections["task"], {"source": str(tiny_tagged(folder / "tagged.conll", 31)), **CUT}
+    tasks = {"sentiment": {"task": sentiment}, "names": {"task": {"kind": "ner", "max_length": 16}, "data": tagged}}
+    return sections | {
+        "task": {"kind": "multitask", "tasks": tasks, "temperature": 2.0},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "score", "every": "4 steps", "batch_size": 4},
+    }
+
+
 def question_answering(folder: Path) -> Sections:
     return {
         "model": {"source": str(tiny_bert(folder / "bert")), "dropout": 0.0},
@@ -183,6 +195,7 @@ TINY_TASKS: dict[str, TinyTask] = {
     "image_frozen": TinyTask(image_frozen),
     "glue_stsb": TinyTask(glue_stsb),
     "ner": TinyTask(ner),
+    "multitask": TinyTask(multitask),
     "question_answering": TinyTask(question_answering),
     "seq2seq": TinyTask(seq2seq),
     "speech_ctc": TinyTask(speech_ctc),
