@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from launch.config.new_run import create_attempt
 from launch.config.run_dir import Attempt, RunDir, read_json, update_status, write_json
 from launch.failures import Failure, render_failure
 from launch.job_end import Ending, judge_attempt
-from launch.jobs import job_ids
+from launch.jobs import Jobs, job_ids, waits_in_vain
+from launch.lost_nodes import find_lost_nodes, log_size
 from launch.node_checks import differing, look_at_node
 from launch.probe import free_port
 from launch.runs import read_attempts
-from launch.slurm import ask
 
 _TAKE_OVER_S = HEARTBEAT_S + 5
 
@@ -60,12 +61,16 @@ def begin(run: RunDir, python: str) -> int:
     if reason := _OVER.get(status["state"]):
         print(f"not started: {reason}", file=sys.stderr)
         return EXIT_DONE
+    if reason := waits_in_vain(status, Jobs()):
+        update_status(run, state="cancelled", cause="cancelled", message=reason, ended=time.time())
+        print(f"not started: {reason}", file=sys.stderr)
+        return EXIT_FAILED
     before = may_start_again("lost", "node_failed", *read_attempts(run)) if status["state"] in ("running", "stopping") else None
     if before and not before.is_allowed:  # each attempt before this one died without a word
         update_status(run, state="failed", message=before.reason, ended=time.time())
         print(f"not started: {before.reason}", file=sys.stderr)
         return EXIT_FAILED
-    lost = describe_loss(run) if status["state"] in ("running", "stopping") else None
+    lost = describe_loss(run, status)
     if lost:
         print(lost, file=sys.stderr)
     _forget_lock(run, status)
@@ -76,7 +81,8 @@ def begin(run: RunDir, python: str) -> int:
         raise FullrankError(Problem(f"ports {plan.get('port')} to {plan['port'] + 19} are all taken on this node", fix="submit again"))
     facts = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")}
     first = look_at_node(run.path).as_dict() if is_same_python(python) else None
-    write_json(attempt.job, facts | {"port": port, "begun": time.time(), "first_node": first})
+    log = {"log_name": _job_id(), "log_begins": log_size(run, _job_id())}
+    write_json(attempt.job, facts | {"port": port, "begun": time.time(), "first_node": first} | log)
     update_status(
         run,
         state="running",
@@ -93,17 +99,16 @@ def begin(run: RunDir, python: str) -> int:
     return EXIT_DONE
 
 
-def describe_loss(run: RunDir) -> str | None:
-    """Returns which node was lost with the attempt before, which ended without a word; None: there was none before."""
+def describe_loss(run: RunDir, status: Mapping[str, Any]) -> str | None:
+    """Returns which node was lost with the attempt before; None: it ended in another way, or there was none."""
+    if status["state"] == "requeued" and status.get("cause") == "node_failed":
+        return str(status.get("message"))  # its end was told
     last = run.last_attempt()
     before = (read_json(last.job) if last else None) or {}
-    if last is None or not before.get("slurm_job_nodelist"):
+    if status["state"] not in ("running", "stopping") or last is None or not before.get("slurm_job_nodelist"):
         return None
-    try:
-        down = ask("sinfo", "-h", "-N", "-n", before["slurm_job_nodelist"], "-t", "down,fail,no_respond", "-o", "%N").split()
-    except FullrankError:
-        down = []
-    who = f"{', '.join(dict.fromkeys(down))} was lost" if down else f"a node of {before['slurm_job_nodelist']} was lost, or the job was killed there"
+    lost = find_lost_nodes(run, before)
+    who = f"{', '.join(lost)} was lost" if lost else f"a node of {before['slurm_job_nodelist']} was lost, or the job was killed there"
     return f"attempt {last.number} ended without a word: {who}; training goes on from the last checkpoint"
 
 
@@ -160,7 +165,8 @@ def end(attempt: Attempt, code: int) -> int:
         print(f"attempt {attempt.number} is over: attempt {status['attempt']} has taken the run over", file=sys.stderr)
         return EXIT_DONE
     reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path)) and "ended" in report]
-    ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists())
+    lost = find_lost_nodes(run, read_json(attempt.job) or {}) if len(reports) < int(plan.get("nodes", 1)) else []
+    ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists(), lost=lost)
     for line in differing(reports):
         print(f"warning: {line}", file=sys.stderr)
     if ending.failure:
@@ -192,8 +198,9 @@ def later_links(run: RunDir, job_id: str | None) -> list[str]:
 
 def _sentence(ending: Ending, comes_back: bool, run: RunDir) -> str:
     cause = f" ({ending.cause})" if ending.cause else ""
+    why = f": {ending.message}" if ending.message and ending.failure is None else ""
     after = "; it goes back into the queue" if comes_back else f"; go on with: fullrank resume {run.path}" if ending.state == "stopped" else ""
-    return f"{ending.state}{cause}{after}"
+    return f"{ending.state}{cause}{why}{after}"
 
 
 def _log(attempt: Attempt, failure: Failure) -> Path | None:

@@ -28,13 +28,20 @@ class Ending:
 
 
 def judge_attempt(
-    attempt: Attempt, plan: Mapping[str, Any], status: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], code: int, was_cancelled: bool
+    attempt: Attempt,
+    plan: Mapping[str, Any],
+    status: Mapping[str, Any],
+    reports: Sequence[Mapping[str, Any]],
+    code: int,
+    was_cancelled: bool,
+    lost: Sequence[str] = (),
 ) -> Ending:
     """Returns how it ended.
 
     Args:
         reports: what the agent of each node wrote; a node that was lost has none.
         code: what srun ended with.
+        lost: nodes that Slurm has given up.
     """
     failures = all_failures(attempt, reports)
     silent = sorted(set(range(int(plan.get("nodes", 1)))) - {int(report["node"]) for report in reports})
@@ -51,10 +58,12 @@ def judge_attempt(
     if "script" in plan and not silent and not failures:
         stopped = attempt.agreed_stop.exists() or (asked and any(any(report["codes"]) for report in reports))
         return Ending("stopped", asked or "preempted") if stopped else Ending("completed")
+    if lost:  # whatever was asked for: Slurm ends the rest of a job that has lost a node as it does at a preemption
+        return Ending("stopped", "node_failed", f"{', '.join(lost)} was lost: training goes on from the last checkpoint")
     if asked and (failures or silent):
         return Ending("stopped", asked, "it was ended before it had saved: training goes on from the last checkpoint")
     if silent and reports:
-        return Ending("stopped", "node_failed", f"nothing was heard from {_named(attempt, silent)} any more")
+        return Ending("stopped", "node_failed", f"{_named(attempt, silent)} was lost, or killed there: nothing was heard of its end")
     if failures:
         return Ending("failed", None, _headline(failures[0]), failures[0], len(failures) - 1)
     return Ending("failed", None, f"srun ended with exit code {code} and no agent has reported: its words are in the job's log")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config.errors import FullrankError
-from launch.config.run_dir import Cause, RunDir, State
+from launch.config.run_dir import Cause, RunDir, State, read_json
 from launch.slurm import ask_accounting, ask_queue
 from launch.slurm_text import JOB_STATES, REASONS, Accounted, Queued, expand_hosts
 
@@ -68,6 +68,8 @@ class Jobs:
             return Standing(state, status.get("cause"))
         if run.cancelled.exists():
             return Standing("cancelled", "cancelled")
+        if reason := waits_in_vain(status, self):
+            return Standing("cancelled", "cancelled", reason)
         if queued:
             return judge_gone(status, Accounted(queued[-1].job_id, queued[-1].state, "", "", queued[-1].node_list), job_words(run, ids))
         accounting = self.accounting
@@ -82,6 +84,16 @@ def job_ids(run: RunDir, status: Mapping[str, Any]) -> list[str]:
     except OSError:
         submitted = []
     return list(dict.fromkeys([*submitted, *([status["job_id"]] if status.get("job_id") else [])]))
+
+
+def waits_in_vain(status: Mapping[str, Any], jobs: Jobs) -> str | None:
+    """Returns why a stage of a pipeline cannot begin: the one before it is not completed; None: it can."""
+    if not status.get("begins_after"):
+        return None
+    before = RunDir(Path(status["begins_after"]))
+    found = read_json(before.status)
+    state = jobs.standing(before, found).state if found else "gone"
+    return None if state == "completed" else f"the stage before it is {state}: {before.path}"
 
 
 def judge_queued(status: Mapping[str, Any], job: Queued) -> Standing:

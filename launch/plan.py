@@ -13,12 +13,11 @@ from launch.config.load import Origin
 from launch.config.modes import PLAIN, Mode
 from launch.config.run_dir import Attempt, RunDir
 from launch.config.strategy import Engine, Strategy
+from launch.launchers import Launcher
 from launch.precision import imitated_on_gpus, missing_on_cpu, missing_on_gpus
 from launch.probe import Probe, derive_port
 
 Device = Literal["cpu", "cuda"]
-Launcher = Literal["direct", "accelerate", "torchrun", "deepspeed"]
-LAUNCHERS: tuple[Launcher, ...] = ("direct", "accelerate", "torchrun", "deepspeed")
 
 
 @dataclass(frozen=True)

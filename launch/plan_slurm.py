@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from launch.config.cluster import Cluster, parse_time_limit
+from launch.config.errors import ConfigError, Problem
 from launch.plan import LaunchPlan
 from launch.probe import Machine
 from launch.restarts import Restart
@@ -40,6 +43,19 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class Before:
+    """The stage of a pipeline that a job waits for; several jobs where that is a chain."""
+
+    run: Path
+    job_ids: tuple[str, ...]
+
+    @property
+    def dependency(self) -> str:
+        """What sbatch's --dependency says; of a chain only the last job counts, and that is taken from the queue where it has nothing to do."""
+        return f"{'afterok' if len(self.job_ids) == 1 else 'afterany'}:{self.job_ids[-1]}"
+
+
+@dataclass(frozen=True)
 class SlurmJob:
     """One sbatch script.
 
@@ -51,6 +67,7 @@ class SlurmJob:
         warning_s: seconds before the time limit at which the training is told to save.
         restart: how the training goes on after an agreed stop.
         save: how long a checkpoint takes; None: not known.
+        before: the stage of a pipeline that must be completed first; None: it waits for nothing.
     """
 
     plan: LaunchPlan
@@ -62,6 +79,7 @@ class SlurmJob:
     restart: Restart
     save: SaveTime | None = None
     array_limit: int | None = None
+    before: Before | None = None
 
     @property
     def is_array(self) -> bool:
@@ -77,9 +95,20 @@ class SlurmJob:
 
 
 def with_options(cluster: Cluster, options: JobOptions) -> Cluster:
-    """Returns the cluster with what the command line replaces."""
-    said = {"gpus_per_node": options.gpus_per_node, "time_limit": options.time_limit, "partition": options.partition}
-    return cluster.model_copy(update={name: value for name, value in said.items() if value is not None})
+    """Returns the cluster with what the command line replaces.
+
+    Raises:
+        ConfigError: a value that a cluster file could not have either; names the option.
+    """
+    said = {name: value for name in _SAID_AS if (value := getattr(options, name)) is not None}
+    try:
+        return Cluster.model_validate(cluster.model_dump() | said)
+    except ValidationError as error:
+        raise ConfigError(*(Problem(one["msg"].removeprefix("Value error, "), key=_SAID_AS[str(one["loc"][0])]) for one in error.errors())) from error
+
+
+_SAID_AS = {"gpus_per_node": "--gpus-per-node", "time_limit": "--time", "partition": "--partition"}
+"""Key of the cluster file -> the option of the command line that replaces it."""
 
 
 def node_machine(cluster: Cluster, name: str, here: Machine) -> Machine:

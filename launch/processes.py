@@ -59,3 +59,12 @@ def _outlives(pid: int) -> bool:
         return _OUTLIVES in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
+
+
+def process_start(pid: int) -> str | None:
+    """Returns what tells a process from a later one with the same id (its start time in clock ticks); None: not running."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from launch.config.errors import ConfigError, Problem
-from launch.config.load import load_experiment
 from launch.config.metrics import best_record, last_records, read_metrics
 from launch.config.run_dir import RunDir, read_json
 from launch.jobs import Jobs
@@ -105,6 +104,8 @@ class Result:
 
 def read_results(sweep: Sweep) -> list[Result]:
     """Returns what every run reached, the best on the validation split first; Slurm is asked once."""
+    from launch.config.load import load_experiment  # knows every task, and `status` of one run needs none
+
     jobs, results = Jobs(), []
     for run, overrides in zip(sweep.runs, sweep.overrides, strict=True):
         records = read_metrics(run.metrics)

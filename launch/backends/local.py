@@ -23,7 +23,8 @@ from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.ports import held_port
-from launch.probe import Code, Probe, process_start, read_diff, read_untracked
+from launch.probe import Code, Probe, read_diff, read_untracked
+from launch.processes import process_start
 from launch.render import launch_argv, launch_environment, rank_environment, render_attempt, render_files, render_resolved
 from launch.runs import check_resumable
 from launch.stop_signals import stop_deadline_s

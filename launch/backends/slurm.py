@@ -111,7 +111,7 @@ def _submit(job: SlurmJob) -> Submitted:
     ids: list[str] = []
     try:
         for _ in range(job.restart.links):
-            ids.append(submit_script(job.script, Path.cwd(), [f"--dependency=afterany:{ids[-1]}"] if ids else []))
+            ids.append(submit_script(job.script, Path.cwd(), _waiting(job, ids)))
             with run.job_ids.open("a", encoding="utf-8") as file:
                 file.write(f"{ids[-1]}\n")
     except BaseException:
@@ -121,6 +121,13 @@ def _submit(job: SlurmJob) -> Submitted:
     if not plan.attempt.job.exists():  # else the job runs already, and has said so itself
         update_status(run, job_id=ids[0])
     return Submitted(job, tuple(ids))
+
+
+def _waiting(job: SlurmJob, ids: Sequence[str]) -> list[str]:
+    """Returns sbatch's options for what the next link waits for: the one before it, or the stage of a pipeline before its run."""
+    if ids:
+        return [f"--dependency=afterany:{ids[-1]}"]
+    return [f"--dependency={job.before.dependency}", "--kill-on-invalid-dep=yes"] if job.before else []
 
 
 def _write_pending(job: SlurmJob) -> None:
@@ -145,6 +152,7 @@ def _write_pending(job: SlurmJob) -> None:
         submitted=time.time(),
         started=None,
         ended=None,
+        **({"begins_after": str(job.before.run)} if job.before else {}),
     )
 
 

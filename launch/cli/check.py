@@ -26,7 +26,8 @@ from launch.cli.options import (
     default_run_root,
 )
 from launch.cli.planning import Target, parse_target, plan_target
-from launch.cli.show import plan_headline, table
+from launch.cli.show import plan_headline
+from launch.cli.tables import table
 from launch.cluster_checks import cluster_warnings, run_cluster_checks
 from launch.config.cluster import load_cluster
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, Problem

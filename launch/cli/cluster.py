@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from launch.cli.options import Json
-from launch.cli.show import table
+from launch.cli.tables import table
 from launch.cluster_init import describe_site, draft_cluster
 from launch.config.cluster import OWN_CLUSTERS, Cluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, Problem

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run
-from launch.cli.show import table
+from launch.cli.tables import table
 from launch.comparison import Comparison, Values, compare_runs
 
 _BARS = "▁▂▃▄▅▆▇█"

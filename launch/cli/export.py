@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from launch.cli.options import Json, RunName, RunRoot, chosen_run
-from launch.cli.show import table
+from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, ConfigError, FullrankError, PreflightError, Problem, StateError, install_words
 from launch.config.load import load_experiment
 from launch.config.run_dir import RunDir

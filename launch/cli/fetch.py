@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from launch.cli.options import Json, Overrides, complete_experiment
-from launch.cli.show import table
+from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem, install_words
 from launch.config.hub import hub_home
 from launch.config.load import load_experiment

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launch.config.errors import ConfigError, FullrankError, Problem
-from launch.config.load import shipped_configs
 from launch.config.run_dir import RunDir, find_run
-from launch.plan import LAUNCHERS
+from launch.launchers import LAUNCHERS
 
 if TYPE_CHECKING:
     from launch.config.cluster import LoadedCluster
@@ -98,6 +97,8 @@ def chosen_cluster(name: str | None) -> LoadedCluster:
 
 
 def _shipped(kind: str, incomplete: str) -> list[str]:
+    from launch.config.load import shipped_configs
+
     return sorted(path.stem for path in (shipped_configs() / kind).glob("*.yaml") if path.stem.startswith(incomplete))
 
 

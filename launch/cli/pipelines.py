@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from launch.config.new_run import new_run_id
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
 from launch.config.run_dir import RunDir, read_json, write_atomic, write_json
 from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
 from launch.preflight import preflight
-from launch.probe import Probe
+from launch.probe import ExperimentProbe, Machine, Probe
 from launch.runs import check_resumable, read_run
 
 _STAGE_DIR = re.compile(r"(?P<base>.+)\.\d+-[a-z][a-z0-9_]*")
@@ -44,13 +46,22 @@ def run_pipeline(path: Path, words: Sequence[str], how: How, run_dir: Path | Non
     if dry_run:
         return print_stages(pipeline, how, base, as_json)
     for stage in pipeline.stages:  # whatever is wrong with any of them is said before the first one starts
-        preflight(*_checked_plan(pipeline, stage, how, base))
+        preflight(*checked_plan(pipeline, stage, how, base))
+    write_start(base, path, words, how)
+    return train_stages(pipeline, base, how, as_json)
+
+
+def write_start(base: Path, path: Path, words: Sequence[str], how: How) -> None:
+    """Writes down, beside the run directories to come, the pipeline and how it was started.
+
+    Raises:
+        ConfigError: another one was started there.
+    """
     base.parent.mkdir(parents=True, exist_ok=True)
     if _file(base).exists():
         raise ConfigError(Problem("a pipeline has been started here", str(_file(base)), "--run-dir", fix=f"fullrank resume {base}"))
     write_json(_record(base), {"folder": str(path.parent.absolute()), "words": list(words), "how": asdict(how)})
     write_atomic(_file(base), path.read_text(encoding="utf-8"))
-    return train_stages(pipeline, base, how, as_json)
 
 
 def print_stages(pipeline: Pipeline, how: How, base: Path, as_json: bool) -> int:
@@ -59,7 +70,7 @@ def print_stages(pipeline: Pipeline, how: How, base: Path, as_json: bool) -> int
     for stage in pipeline.stages:
         begins = "".join(f", its {key} the model of stage {name}" for key, name in stage.begins_with.items())
         print(f"== stage {stage.number} of {len(pipeline.stages)}: {stage.name}{begins}", file=sys.stderr if as_json else sys.stdout)
-        codes.append(print_plan(*_checked_plan(pipeline, stage, how, base), as_json))
+        codes.append(print_plan(*checked_plan(pipeline, stage, how, base), as_json))
         print(flush=True)
     return next((code for code in codes if code), EXIT_DONE)
 
@@ -81,6 +92,11 @@ def base_of_stage(run: RunDir) -> Path | None:
     return base if base is not None and _file(base).is_file() else None
 
 
+def was_submitted(base: Path) -> bool:
+    """Returns whether a pipeline's stages are jobs of a cluster."""
+    return any(RunDir(path).cluster.is_file() for path in base.parent.glob(f"{escape(base.name)}.*-*"))
+
+
 def resume_pipeline(base: Path, words: Sequence[str], changes: Mapping[str, Any], force: bool, dry_run: bool, as_json: bool) -> int:
     """Goes on in the stage that stopped, then with those behind it; stages that are done are not repeated.
 
@@ -91,18 +107,28 @@ def resume_pipeline(base: Path, words: Sequence[str], changes: Mapping[str, Any]
     Raises:
         StateError: all stages are done, or one is running.
     """
-    record = read_json(_record(base))
-    if record is None:
-        raise StateError(Problem("does not say how the pipeline was started", where=str(_record(base))))
-    how = How(**(record["how"] | {name: value for name, value in changes.items() if value}))
-    pipeline = load_pipeline(_file(base), [*record["words"], *words], Path(record["folder"]))
-    if all(_is_done(pipeline, base, stage) for stage in pipeline.stages):
-        what = "every stage of the pipeline is completed; there is nothing to go on with"
-        raise StateError(Problem(what, where=str(base), fix=f"fullrank run {pipeline.name} for a new one"))
+    pipeline, how = read_start(base, words)
+    how = replace(how, **{name: value for name, value in changes.items() if value})
     typed = typed_for([stage.name for stage in pipeline.stages], words)
     if dry_run:
         return print_stages(pipeline, how, base, as_json)
     return train_stages(pipeline, base, how, as_json, typed, force)
+
+
+def read_start(base: Path, words: Sequence[str]) -> tuple[Pipeline, How]:
+    """Returns a pipeline that was started, and how.
+
+    Raises:
+        StateError: nothing says how, or all stages are done.
+    """
+    record = read_json(_record(base))
+    if record is None:
+        raise StateError(Problem("does not say how the pipeline was started", where=str(_record(base))))
+    pipeline = load_pipeline(_file(base), [*record["words"], *words], Path(record["folder"]))
+    if all(is_done(pipeline, base, stage) for stage in pipeline.stages):
+        what = "every stage of the pipeline is completed; there is nothing to go on with"
+        raise StateError(Problem(what, where=str(base), fix=f"fullrank run {pipeline.name} for a new one"))
+    return pipeline, How(**record["how"])
 
 
 def train_stages(
@@ -112,7 +138,7 @@ def train_stages(
     told: list[dict[str, Any]] = []
     for stage in pipeline.stages:
         title = f"stage {stage.number} of {len(pipeline.stages)}, {stage.name}"
-        if _is_done(pipeline, base, stage):
+        if is_done(pipeline, base, stage):
             print(f"{title}: done, {pipeline.stage_dir(base, stage)}", file=sys.stderr)
             continue
         ended = _train(pipeline, base, stage, how, (typed or {}).get(stage.name, ()), force, title)
@@ -146,14 +172,20 @@ def _train(pipeline: Pipeline, base: Path, stage: Stage, how: How, typed: Sequen
     return local.start(plan, probe) if is_new else local.resume(plan, probe)
 
 
-def _checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path) -> tuple[LaunchPlan, Probe]:
+def checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: Machine | None = None) -> tuple[ExperimentPlan, ExperimentProbe]:
+    """Returns the plan of a stage before those it needs are done, with the models that they themselves begin with in the place of theirs.
+
+    Raises:
+        FullrankError: names the stage.
+    """
     try:
-        return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=pipeline.stage_dir(base, stage))
+        return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=pipeline.stage_dir(base, stage), machine=machine)
     except FullrankError as error:
         raise type(error)(Problem(f"stage {stage.name} cannot start", str(pipeline.path)), *error.problems) from error
 
 
-def _is_done(pipeline: Pipeline, base: Path, stage: Stage) -> bool:
+def is_done(pipeline: Pipeline, base: Path, stage: Stage) -> bool:
+    """Returns whether a stage is completed."""
     run = RunDir(pipeline.stage_dir(base, stage))
     return run.status.is_file() and read_run(run).state == "completed"
 

@@ -21,7 +21,8 @@ from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir, read_json
 from launch.config.strategy import load_strategy
 from launch.data_changes import check_data
-from launch.plan import LAUNCHERS, Launcher, LaunchPlan, Options
+from launch.launchers import LAUNCHERS, Launcher
+from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_script import ScriptPlan, plan_script
 from launch.probe import ExperimentProbe, Machine, Probe, probe, probe_experiment

@@ -12,7 +12,7 @@ from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run, default_run_root
 from launch.cli.output import code_kept
-from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline
+from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline, was_submitted
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import ConfigError, Problem
@@ -42,14 +42,19 @@ def resume(
     base = find_base(run, run_root or default_run_root())
     found = None if base else chosen_run(run, run_root)
     base = base or (base_of_stage(found) if found else None)
+    changes = {"strategy": strategy, "nodes": nodes, "processes_per_node": processes_per_node, "launcher": launcher}
+    if base is not None and not here and was_submitted(base):
+        from launch.cli.submit_pipeline import resume_submitted
+
+        return resume_submitted(base, overrides or (), changes, force, dry_run, as_json)
     if base is not None:
-        changes = {"strategy": strategy, "nodes": nodes, "processes_per_node": processes_per_node, "launcher": launcher}
         raise typer.Exit(resume_pipeline(base, overrides or (), changes, force, dry_run, as_json))
     assert found is not None
     if not here and found.cluster.is_file():
-        from launch.cli.submit import submit_again
+        from launch.cli.submit import announce, submit_again
 
-        return submit_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force, dry_run, as_json)
+        submitted = submit_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force, dry_run)
+        return announce(submitted, as_json) if submitted else None
     backend = "local" if here else launched_by(found)
     plan, probe = plan_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force)
     check_resumable(found, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError
 from launch.config.tasks.language_modelling import LanguageModelling
 from launch.memory_plan import memory_rows
@@ -60,12 +61,6 @@ def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
         _section("warnings", list(plan.warnings)),
     ]
     return "\n\n".join(section for section in sections if section)
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Returns the rows as lines with aligned columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)] if rows else []
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _batch_lines(plan: ExperimentPlan) -> list[str]:

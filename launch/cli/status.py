@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
-from launch.cli.show import table
+from launch.cli.tables import table
 from launch.config.metrics import last_records, read_metrics
 from launch.runs import ALIVE, RunState, list_runs, read_run
 from launch.sweeps import Sweep, find_sweep, read_results, result_rows

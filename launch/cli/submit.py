@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -28,27 +29,25 @@ from launch.cli.options import (
     chosen_cluster,
     default_run_root,
 )
-from launch.cli.planning import Target, make_plan, parse_target, plan_again, plan_target
+from launch.cli.pipelines import How
+from launch.cli.planning import Target, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
-from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem
-from launch.config.load import load_experiment
-from launch.config.new_run import new_run_id
+from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem, StateError
+from launch.config.pipeline import find_pipeline
 from launch.config.run_dir import RunDir, State
-from launch.config.strategy import load_strategy
-from launch.plan import LaunchPlan, Options
-from launch.plan_experiment import ExperimentPlan, plan_experiment
-from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
-from launch.probe import ExperimentProbe, Machine, Probe, probe_machine
+from launch.plan import LaunchPlan
+from launch.plan_experiment import ExperimentPlan
+from launch.plan_slurm import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
+from launch.probe import Probe, probe_machine
 from launch.render_slurm import render_sbatch
 from launch.restarts import choose_restart
 from launch.runs import check_resumable, read_run
 from launch.save_time import find_save_time
 from launch.slurm import Site, ask_site, has_slurm, own_defaults
-from launch.sweeps import combine
 
-_EXIT_CODES: dict[State, int] = {"completed": EXIT_DONE, "stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
+_EXIT_CODES: dict[State, int] = {"stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
 
 
 def submit(
@@ -76,7 +75,8 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the script; write and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    target = parse_target(ctx, experiment, overrides, script)
+    pipeline = find_pipeline(experiment) if script is None else None
+    target = Target() if pipeline else parse_target(ctx, experiment, overrides, script)
     loaded = chosen_cluster(cluster)
     options = JobOptions(gpus_per_node, time, partition, at_most, chain=chain)
     site = ask_site() if has_slurm() or not dry_run else None
@@ -84,9 +84,24 @@ def submit(
     here = probe_machine()
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
     machine = node_machine(loaded.cluster, loaded.name, here)
+    if pipeline:
+        from launch.cli.submit_pipeline import submit_pipeline
+
+        if seeds is not None or grid:
+            what = "--seeds and --grid are for one experiment, and this is a pipeline of several"
+            raise ConfigError(Problem(what, str(pipeline), fix="fullrank submit once for each value: STAGE.KEY=VALUE"))
+        how = How(strategy, nodes, processes_per_node, launcher)
+        runs = submit_pipeline(
+            pipeline, overrides or (), how, loaded, options, site, machine, here.python, run_dir, root or default_run_root(), dry_run, as_json
+        )
+        if follow:
+            follow_all(runs)
+        return
     if seeds is not None or grid:
+        from launch.cli.submit_array import Many, submit_many
+
         many = Many(target, seeds, tuple(grid or ()), strategy, nodes, processes_per_node, launcher, root, machine)
-        submit_many(many, loaded, options, site, here.python, run_dir, dry_run, as_json)
+        submit_many(many, loaded, options, site, here.python, run_dir, follow, dry_run, as_json)
         return
     plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
     job = make_job(plan, probe, loaded, options, here.python, site)
@@ -98,80 +113,26 @@ def submit(
     submitted = backend.submit(job, probe)
     announce(submitted, as_json)
     if follow:
-        from launch.cli.logs import logs
-
-        logs(str(plan.run.path), follow=True)
-        state = read_run(plan.run)
-        print(f"{state.state}{f': {state.note}' if state.note else ''}", file=sys.stderr)
-        raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
+        follow_all([plan.run])
 
 
-@dataclass(frozen=True)
-class Many:
-    """What an array of runs is made of."""
-
-    target: Target
-    seeds: int | None
-    grids: tuple[str, ...]
-    strategy: str
-    nodes: int | None
-    processes_per_node: int | None
-    launcher: str
-    root: Path | None
-    machine: Machine
-
-    def plan_all(self, combinations: Sequence[Sequence[str]], runs: Sequence[Path]) -> tuple[list[ExperimentPlan], ExperimentProbe]:
-        """Returns the plan of every run, and what was asked for the first; asked again only where a grid changes the model or the data."""
-        plans: list[ExperimentPlan] = []
-        strategy, probe = load_strategy(self.strategy), None
-        asks_each = any(grid.startswith(("model", "data", "task")) for grid in self.grids)
-        for own, run in zip(combinations, runs, strict=True):
-            overrides = (*self.target.overrides, *own)
-            if probe is None or asks_each:
-                counts = (self.strategy, self.nodes, self.processes_per_node, self.launcher)
-                plan, answers = make_plan(self.target.experiment, overrides, *counts, run, self.root, machine=self.machine)
-                probe = probe or answers
-            else:
-                options = Options(run, 1, self.nodes, self.processes_per_node)
-                plan = plan_experiment(load_experiment(self.target.experiment, overrides), strategy, probe, options)
-            plans.append(plan)
-        assert probe is not None  # there is at least one run
-        return plans, probe
-
-
-def submit_many(
-    many: Many, loaded: LoadedCluster, options: JobOptions, site: Site | None, host_python: str, run_dir: Path | None, dry_run: bool, as_json: bool
-) -> None:
-    """Submits seeds and grids as one array job.
+def follow_all(runs: Sequence[RunDir]) -> NoReturn:
+    """Shows the log of one run after another, and ends as the first that did not complete.
 
     Raises:
-        ConfigError: for a script, a chain, the stock form or one run directory, which many runs cannot have.
+        Exit: always, with that run's code, or 0.
     """
-    unfit = {
-        "--script": many.target.script is not None,
-        "--chain": options.chain is not None and options.chain > 1,
-        "--run-dir": run_dir is not None,
-        "--launcher accelerate": many.launcher != "direct",
-    }
-    if any(unfit.values()):
-        names = ", ".join(name for name, is_there in unfit.items() if is_there)
-        raise ConfigError(Problem(f"{names} does not go with --seeds and --grid", fix="leave one of them out"))
-    base = load_experiment(many.target.experiment, many.target.overrides).experiment
-    combinations = combine(many.seeds, base.seed, many.grids)
-    sweep_id = new_run_id()
-    root = (many.root or default_run_root()).expanduser().absolute()
-    runs = tuple(root / base.name / f"{sweep_id}-{index:04d}" for index in range(len(combinations)))
-    plans, probe = many.plan_all(combinations, runs)
-    job = make_job(plans[0], probe, loaded, options, host_python, site, runs, root / f"{base.name}-sweeps" / sweep_id)
-    if dry_run:
-        print(render_sbatch(job), end="")
-        return
-    submitted = backend.submit_array(job, plans, combinations, probe)
-    if as_json:
-        print(json.dumps({"sweep": str(job.home), "job_id": submitted.job_ids[0], "runs": [str(run) for run in runs]}, indent=2))
-        return
-    print(f"job {submitted.job_ids[0]}: {len(runs)} runs  {job.home}")
-    print(f"  fullrank status {sweep_id}  (the table of results)", file=sys.stderr)
+    from launch.cli.logs import logs
+
+    for run in runs:
+        with suppress(StateError):  # it ended before there was a log
+            logs(str(run.path), follow=True)
+        state = read_run(run)
+        why = state.note or state.status.get("message")
+        print(f"{state.state}{f': {why}' if why else ''}", file=sys.stderr)
+        if state.state != "completed":
+            raise typer.Exit(_EXIT_CODES.get(state.state, EXIT_FAILED))
+    raise typer.Exit(EXIT_DONE)
 
 
 def submit_again(
@@ -183,9 +144,9 @@ def submit_again(
     launcher: str,
     force: bool,
     dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Submits the next attempt of a run, on the cluster that it was submitted to.
+    before: Before | None = None,
+) -> backend.Submitted | None:
+    """Submits the next attempt of a run, on the cluster that it was submitted to; a dry run prints its script.
 
     Raises:
         FullrankError: with every problem at once.
@@ -195,13 +156,13 @@ def submit_again(
     machine = node_machine(loaded.cluster, run.run_id, here)
     plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
     check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
-    job = make_job(plan, probe, loaded, JobOptions(), here.python, site)
+    job = replace(make_job(plan, probe, loaded, JobOptions(), here.python, site), before=before)
     if dry_run:
         print(render_sbatch(backend.snapshot_paths(job)), end="")
-        return
+        return None
     for warning in [*plan.warnings, *cluster_warnings(job, site)]:
         print(f"warning: {warning}", file=sys.stderr)
-    announce(backend.resume(job, probe), as_json)
+    return backend.resume(job, probe)
 
 
 def make_job(

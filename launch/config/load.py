@@ -56,7 +56,10 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedE
     path = find_shipped(name_or_path, "experiments")
     document = load_yaml(path)
     if "stages" in document.values:
-        what, fix = "is a pipeline of several experiments: run, plan and resume take it", f"fullrank run {name_or_path}, or one of its experiments"
+        what, fix = (
+            "is a pipeline of several experiments: run, submit, plan and resume take it",
+            f"fullrank run {name_or_path}, or one of its experiments",
+        )
         raise ConfigError(Problem(what, where=str(path), fix=fix))
     values, sources, problems = _apply_overrides(document, overrides)
     try:

@@ -6,9 +6,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launch.config.experiment import Evaluate
+if TYPE_CHECKING:
+    from launch.config.experiment import Evaluate
 
 Record = dict[str, Any]
 

@@ -288,7 +288,7 @@ def write_atomic(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the object in a JSON file, or None if it is not there or not whole."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-NUMBER = int(os.environ.get("FULLRANK_CLUSTER", "0"))
+NUMBER = int(os.environ.get("FULLRANK_TEST_CLUSTER", "0"))
 """Which cluster of this machine: a second one, beside that of the tests, has another number (0 to 99)."""
 
 BRIDGE = f"frbridge{NUMBER}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,21 @@ def test_a_cluster_file_is_refused(name, write_cluster):
     with pytest.raises(ConfigError) as caught:
         load_cluster(str(write_cluster(**keys)))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (JobOptions(time_limit="$(touch evil)"), "--time: '$(touch evil)' is not a time limit: write it as Slurm does"),
+        (JobOptions(time_limit="1:00\n#SBATCH --wrap=evil"), "--time: '1:00\\n#SBATCH --wrap=evil' is not a time limit"),
+        (JobOptions(time_limit="0"), "--time: '0' is no time"),
+        (JobOptions(partition="main\nevil"), "--partition: 'main\\nevil' holds a line end"),
+    ],
+    ids=["no time", "a line end", "nothing", "partition"],
+)
+def test_an_option_that_no_cluster_file_could_have_is_refused(options, words, write_cluster):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        with_options(load_cluster(str(write_cluster())).cluster, options)
 
 
 def test_an_unknown_cluster_names_the_way_to_one():

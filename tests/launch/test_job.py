@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from launch import job
+from launch import job, lost_nodes
 from launch.config.errors import StateError
 from launch.config.lock import lock_run
 from launch.config.new_run import create_attempt
@@ -152,7 +152,7 @@ def test_a_python_is_the_same_behind_a_wrapper(tmp_path):
 
 @pytest.mark.parametrize(("down", "words"), [("node2\nnode2\n", "node2 was lost"), ("", "a node of node[1-2] was lost, or the job was killed there")])
 def test_the_lost_node_is_named_by_the_next_start(down, words, run, in_job, capsys, monkeypatch):
-    monkeypatch.setattr(job, "ask", lambda *argv: down)
+    monkeypatch.setattr(lost_nodes, "ask", lambda *argv: down)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
     in_job("12")
     job.begin(run, sys.executable)
@@ -160,3 +160,30 @@ def test_the_lost_node_is_named_by_the_next_start(down, words, run, in_job, caps
     told = f"attempt 1 ended without a word: {words}; training goes on from the last checkpoint"
     assert capsys.readouterr().err == f"{told}\n"
     assert read_json(run.status)["message"] == told
+
+
+def test_a_node_lost_in_the_last_attempt_stays_named_in_the_next(run, in_job, capsys):
+    in_job("12")
+    job.begin(run, sys.executable)
+    message = "node2 was lost: training goes on from the last checkpoint"
+    update_status(run, state="requeued", cause="node_failed", message=message)
+    capsys.readouterr()
+    job.begin(run, sys.executable)
+    assert capsys.readouterr().err == f"{message}\n"
+    assert read_json(run.status)["message"] == message
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("stopped", 1), ("failed", 1)])
+def test_a_stage_begins_only_when_the_one_before_is_completed(state, code, run, in_job, capsys, tmp_path):
+    before = RunDir(tmp_path / "before")
+    before.path.mkdir()
+    update_status(before, state=state)
+    update_status(run, begins_after=str(before.path))
+    in_job("12")
+    assert job.begin(run, sys.executable) == code
+    status = read_json(run.status)
+    assert status is not None
+    if state == "completed":
+        assert status["state"] == "running"
+    else:
+        assert (status["state"], status["message"]) == ("cancelled", f"the stage before it is {state}: {before.path}")

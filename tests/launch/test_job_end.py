@@ -50,7 +50,18 @@ def test_lost_contact_is_not_the_first_failure(attempt):
 def test_a_node_that_says_nothing_was_lost(attempt):
     write_json(attempt.rank_failure(0), failure(0, 100.0, exception="RuntimeError", message="Connection reset by peer"))
     ending = judge_attempt(attempt, PLAN, {"state": "running"}, [report(0)], 1, False)
-    assert (ending.state, ending.cause, ending.message) == ("stopped", "node_failed", "nothing was heard from node 1 of the job any more")
+    assert (ending.state, ending.cause, ending.message) == (
+        "stopped",
+        "node_failed",
+        "node 1 of the job was lost, or killed there: nothing was heard of its end",
+    )
+
+
+def test_a_node_that_slurm_gave_up_is_named_although_the_rest_was_warned_as_for_a_preemption(attempt):
+    write_json(attempt.rank_failure(0), failure(0, 100.0, exception="RuntimeError", message="Connection reset by peer"))
+    attempt.stop_file.write_text("preempted\n")
+    ending = judge_attempt(attempt, PLAN, {"state": "running"}, [report(0)], 1, False, lost=["node2"])
+    assert (ending.state, ending.cause, ending.message) == ("stopped", "node_failed", "node2 was lost: training goes on from the last checkpoint")
 
 
 @pytest.mark.parametrize("cause", ["preempted", "time_limit", "user"])

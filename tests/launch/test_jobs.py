@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from launch.config.errors import Problem
-from launch.config.run_dir import RunDir
+from launch.config.run_dir import RunDir, update_status
 from launch.jobs import Jobs, Standing, job_ids, judge_gone, judge_queued
 from launch.slurm import SlurmError
 from launch.slurm_text import Accounted, Queued
@@ -121,3 +121,13 @@ def test_a_stopped_run_whose_next_job_waits_is_in_the_queue(tmp_path, monkeypatc
 def test_a_silent_accounting_is_told_from_one_that_does_not_know():
     found = judge_gone(RUNNING, None, None, is_accounting_silent=True)
     assert found.note == "its job 12 is no longer in the queue, and accounting is off or does not answer, seen last at step 40"
+
+
+def test_a_stage_whose_job_slurm_took_away_says_what_it_waited_for(tmp_path, monkeypatch):
+    """--kill-on-invalid-dep: also where accounting is off."""
+    before = RunDir(tmp_path / "before")
+    before.path.mkdir()
+    update_status(before, state="failed")
+    monkeypatch.setattr("launch.jobs.ask_queue", dict)
+    found = Jobs().standing(RunDir(tmp_path), {"state": "pending", "job_id": "13", "begins_after": str(before.path)})
+    assert (found.state, found.note) == ("cancelled", f"the stage before it is failed: {before.path}")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch.config.load import load_experiment
-from launch.probe import count_gpus, free_port, probe_code, probe_experiment, probe_place, process_start, read_diff, read_untracked
+from launch.probe import count_gpus, free_port, probe_code, probe_experiment, probe_place, read_diff, read_untracked
+from launch.processes import process_start
 
 
 def git(folder: Path, *words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from launch.config.errors import StateError
 from launch.config.run_dir import RunDir, update_status, write_json
-from launch.probe import process_start
+from launch.processes import process_start
 from launch.runs import check_resumable, list_runs, read_run
 
 

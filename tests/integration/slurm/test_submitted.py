@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.ranks import ROOT, clean_environment
-from tests.slurm_runs import LONG, PATIENCE_S, losses
+from tests.slurm_runs import PATIENCE_S, losses
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -81,33 +80,6 @@ def test_what_would_be_code_is_refused(fullrank, shared):
     fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "--run-root", f"{shared}/a\ntouch evil", code=3)
     fullrank("submit", "./tiny.yaml", "--cluster", "./site.yaml", "name=$(touch evil)", code=2)
     assert not (shared / "evil").exists()
-
-
-@pytest.mark.long
-def test_logs_are_followed_over_a_requeue_and_of_every_rank_and_node(cluster, fullrank, shared, until):
-    words = ["submit", "./tiny.yaml", "--cluster", "./site.yaml", "--nodes", "2", "--follow", "--run-dir", str(shared / "followed"), *LONG]
-    environment = clean_environment() | cluster.environment | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    following = subprocess.Popen(
-        [sys.executable, "-P", "-m", "launch", *words], cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    run = shared / "followed"
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (run / "status.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        status = until(run, "running", step=100)
-        cluster.command("scancel", "--signal=USR2", "--batch", status["job_id"])
-        until(run, "completed")
-        seen, _ = following.communicate(timeout=60)
-    finally:
-        following.kill()
-    assert following.returncode == 0
-    for attempt in ("0001", "0002"):
-        assert (run / "attempts" / attempt / "rank_00000.log").read_text() in seen
-    assert fullrank("logs", str(run), "--rank", "1").stdout == (run / "attempts" / "0002" / "rank_00001.log").read_text()
-    assert fullrank("logs", str(run), "--node", "1", "--attempt", "1").stdout == (run / "attempts" / "0001" / "node_00001.log").read_text()
-    assert "--node 0, 1" in fullrank("logs", str(run), "--node", "2", code=None).stderr
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.run_dir import read_json
-from launch.probe import process_start
+from launch.processes import process_start
 
 
 @pytest.fixture

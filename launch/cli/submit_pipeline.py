@@ -1,0 +1,111 @@
+"""`fullrank submit PIPELINE`: a job for each stage, which waits in the queue for that of the stage before."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launch.backends import slurm as backend
+from launch.cli.pipelines import How, checked_plan, is_done, read_start, write_start
+from launch.cli.submit import announce, make_job, submit_again
+from launch.config.cluster import LoadedCluster
+from launch.config.load import load_experiment
+from launch.config.new_run import new_run_id
+from launch.config.pipeline import MODEL_KEYS, Pipeline, Stage, load_pipeline, typed_for
+from launch.config.run_dir import RunDir
+from launch.config.sources import LocalPath
+from launch.plan import Options
+from launch.plan_experiment import ExperimentPlan, plan_experiment
+from launch.plan_slurm import Before, JobOptions, SlurmJob
+from launch.probe import ExperimentProbe, Machine
+from launch.render_slurm import render_sbatch
+from launch.slurm import Site, cancel_job
+
+
+def submit_pipeline(
+    path: Path,
+    words: Sequence[str],
+    how: How,
+    loaded: LoadedCluster,
+    options: JobOptions,
+    site: Site | None,
+    machine: Machine,
+    host_python: str,
+    run_dir: Path | None,
+    run_root: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> list[RunDir]:
+    """Checks every stage, then submits them all, and returns their runs; where one is refused, none stays in the queue.
+
+    Raises:
+        FullrankError: with every problem of the first stage that has any.
+    """
+    pipeline = load_pipeline(path, words)
+    base = (run_dir or run_root / pipeline.name / new_run_id()).expanduser().absolute()
+    jobs: list[tuple[SlurmJob, ExperimentProbe]] = []
+    for stage in pipeline.stages:
+        plan, probe = plan_stage(pipeline, stage, how, base, machine)
+        jobs.append((make_job(plan, probe, loaded, options, host_python, site), probe))
+    if dry_run:
+        print("\n".join(render_sbatch(job) for job, _ in jobs), end="")
+        return []
+    write_start(base, path, words, how)
+    submitted: list[backend.Submitted] = []
+    try:
+        for job, probe in jobs:
+            submitted.append(backend.submit(replace(job, before=_before(submitted)), probe))
+    except BaseException:
+        for job_id in (job_id for one in submitted for job_id in one.job_ids):
+            cancel_job(job_id)
+        raise
+    _announce_all(submitted, base, as_json)
+    return [one.job.plan.run for one in submitted]
+
+
+def resume_submitted(base: Path, words: Sequence[str], changes: Mapping[str, Any], force: bool, dry_run: bool, as_json: bool) -> None:
+    """Submits the stages that are not done once more, each behind the one before.
+
+    Raises:
+        StateError: all stages are done, or one is in the queue.
+    """
+    pipeline, _ = read_start(base, words)
+    typed = typed_for([stage.name for stage in pipeline.stages], words)
+    left = [stage for stage in pipeline.stages if not is_done(pipeline, base, stage)]
+    submitted: list[backend.Submitted] = []
+    for stage in left:
+        run = RunDir(pipeline.stage_dir(base, stage))
+        again = submit_again(run, typed[stage.name], **changes, force=force, dry_run=dry_run, before=_before(submitted))
+        submitted += [again] if again else []
+    if submitted:
+        _announce_all(submitted, base, as_json)
+
+
+def plan_stage(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: Machine) -> tuple[ExperimentPlan, ExperimentProbe]:
+    """Returns the plan that a stage is submitted with: it begins with a model that is not there yet, whose size is that of its origin."""
+    plan, probe = checked_plan(pipeline, stage, how, base, machine)
+    if not stage.begins_with:
+        return plan, probe
+    dirs = {other.name: LocalPath(pipeline.stage_dir(base, other)) for other in pipeline.stages}
+    source, weights = (stage.begins_with.get(key, "") for key in MODEL_KEYS)
+    probe = replace(probe, model=dirs.get(source, probe.model), weights=dirs.get(weights, probe.weights))
+    options = Options(plan.run.path, 1, how.nodes, how.processes_per_node, plan.launcher)
+    return plan_experiment(load_experiment(stage.experiment, pipeline.started(base, stage)), plan.strategy, probe, options), probe
+
+
+def _before(submitted: Sequence[backend.Submitted]) -> Before | None:
+    return Before(submitted[-1].job.plan.run.path, submitted[-1].job_ids) if submitted else None
+
+
+def _announce_all(submitted: Sequence[backend.Submitted], base: Path, as_json: bool) -> None:
+    if as_json:
+        stages = [{"run": str(one.job.plan.run.path), "job_id": one.job_ids[0], "job_ids": list(one.job_ids)} for one in submitted]
+        print(json.dumps({"pipeline": str(base), "stages": stages}, indent=2))
+        return
+    for one in submitted:
+        announce(one, as_json)
+    print(f"  fullrank resume {base} would go on after a stage that did not complete", file=sys.stderr)
