@@ -87,8 +87,7 @@ def _with_absolute_sources(experiment: Experiment, probe: ExperimentProbe) -> Ex
     places = {"source": probe.model, "weights": probe.weights}
     model = experiment.model.model_copy(update={key: str(place.path) for key, place in places.items() if isinstance(place, LocalPath)})
     data = experiment.data.model_copy(update={"source": str(probe.data.path)}) if isinstance(probe.data, LocalPath) else experiment.data
-    others = {key.removeprefix("task."): str(place.path) for key, place in probe.others.items() if isinstance(place, LocalPath)}
-    task = experiment.task.model_copy(update=others)
+    task = experiment.task.with_sources({key: str(place.path) for key, place in probe.others.items() if isinstance(place, LocalPath)})
     return experiment.model_copy(update={"model": model, "data": data, "task": task})
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from launch.config.errors import Problem
 from launch.config.experiment import Experiment
@@ -303,8 +304,12 @@ def _hub_cached(experiment: Experiment, model: Source, data: Source, others: Map
         "model.source": isinstance(model, HubName) and is_hub_cached(model, "models"),
         "data.source": isinstance(data, HubName) and (read_prepared(experiment) is not None or is_hub_cached(data, "datasets")),
     }
-    cached |= {key: isinstance(source, HubName) and is_hub_cached(source, "models") for key, source in others.items()}
+    cached |= {key: isinstance(source, HubName) and is_hub_cached(source, _kind_on_hub(key)) for key, source in others.items()}
     return frozenset(key for key, is_cached in cached.items() if is_cached)
+
+
+def _kind_on_hub(key: str) -> Literal["models", "datasets"]:
+    return "datasets" if key.endswith("data.source") else "models"
 
 
 def _unreachable_hub(named: set[str]) -> str | None:

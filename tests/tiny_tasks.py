@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import tiny_bert, tiny_classifier, tiny_lines, tiny_sentences
+from tests.tiny_annotated import tiny_coco
 from tests.tiny_pairs import tiny_pairs, tiny_t5
 from tests.tiny_pictures import tiny_folder
 from tests.tiny_ratings import tiny_ratings
@@ -86,6 +87,18 @@ def ner(folder: Path) -> Sections:
         "data": {"source": str(tiny_tagged(folder / "tagged.conll", 61)), **CUT},
         "optimizer": {"lr": 1e-2},
         "evaluate": {"metric": "f1", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def multitask(folder: Path) -> Sections:
+    """Sentences and tagged words, more of the first; the second have data of their own."""
+    sections = text_classification(folder)
+    sentiment, tagged = sections["task"], {"source": str(tiny_tagged(folder / "tagged.conll", 31)), **CUT}
+    tasks = {"sentiment": {"task": sentiment}, "names": {"task": {"kind": "ner", "max_length": 16}, "data": tagged}}
+    return sections | {
+        "task": {"kind": "multitask", "tasks": tasks, "temperature": 2.0},
+        "optimizer": {"lr": 1e-2},
+        "evaluate": {"metric": "score", "every": "4 steps", "batch_size": 4},
     }
 
 
@@ -170,6 +183,29 @@ def image_frozen(folder: Path) -> Sections:
     }
 
 
+def segmentation_fcn(folder: Path) -> Sections:
+    """Crops and mirrors draw from (seed, epoch, sample); frozen BatchNorm does not see micro-batches."""
+    network = "trainers.architectures.mobilenet_markers:MobileNetFcn"
+    return {
+        "model": {"class": network, "kwargs": {"width": 0.1}, "dropout": 0.0, "batch_norm": "frozen"},
+        "task": {"kind": "segmentation_fcn", "size": 32, "crop": "resized", "flip": 0.5, "unlabelled": "background"},
+        "data": {"source": str(tiny_coco(folder / "coco", 20, 9)), **ANNOTATED},
+        "evaluate": {"metric": "miou", "mode": "max", "every": "4 steps", "batch_size": 4},
+    }
+
+
+def detection_faster_rcnn(folder: Path) -> Sections:
+    sizes = {"width": 0.1, "pyramid": 8, "representation": 16, "min_size": 48, "max_size": 64, "rpn_pre_nms_top_n_train": 50}
+    return {
+        "model": {"class": "trainers.architectures.mobilenet_markers:MobileNetFasterRcnn", "kwargs": sizes},
+        "task": {"kind": "detection_faster_rcnn", "flip": 0.5},
+        "data": {"source": str(tiny_coco(folder / "coco", 11, 3)), **ANNOTATED},
+        "train": {"duration": "7 steps", "global_batch_size": 4, "micro_batch_size": 1},
+        "evaluate": {"metric": "map", "mode": "max", "every": "4 steps", "batch_size": 1},
+    }
+
+
+ANNOTATED: Sections = {"splits": {"train": "train.json", "validation": "val.json", "test": None}, "num_workers": 0}
 CUT: Sections = {"splits": {"validation": None}, "validation_fraction": 0.2, "test_fraction": 0.1, "num_workers": 0}
 """Of a data section: validation and test are cut from train."""
 
@@ -181,8 +217,11 @@ TINY_TASKS: dict[str, TinyTask] = {
     "thawing": TinyTask(thawing),
     "autoencoder": TinyTask(autoencoder),
     "image_frozen": TinyTask(image_frozen),
+    "segmentation_fcn": TinyTask(segmentation_fcn),
+    "detection_faster_rcnn": TinyTask(detection_faster_rcnn),
     "glue_stsb": TinyTask(glue_stsb),
     "ner": TinyTask(ner),
+    "multitask": TinyTask(multitask),
     "question_answering": TinyTask(question_answering),
     "seq2seq": TinyTask(seq2seq),
     "speech_ctc": TinyTask(speech_ctc),

@@ -44,7 +44,7 @@ from trainers.random_states import seed_random_states
 from trainers.rehearsal import RehearsalWatch, prepare_what_fits
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
-from trainers.tasks import Precomputes, Task, build_task
+from trainers.tasks import Draws, Precomputes, Task, build_task
 from trainers.thawing import all_thawed, plan_thawing
 from trainers.told import choose_strategy
 from trainers.trackers import SILENT, open_trackers
@@ -165,6 +165,7 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
                 first_step=progress.step,
                 total_steps=num_steps,
                 lengths=task.lengths("train") if experiment.train.group_by_length else None,
+                batches_of=task.global_batches if isinstance(task, Draws) else None,
             ),
             num_workers,
             pin_memory=engine.device.type == "cuda",

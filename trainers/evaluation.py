@@ -13,9 +13,9 @@ from torch import nn
 from launch.config.run_dir import RunDir, write_json
 from trainers.engine import Engine
 from trainers.loader import build_evaluation_loader, move_batch
-from trainers.sampler import evaluation_batches
+from trainers.sampler import Indices, evaluation_batches
 from trainers.stopping import StopChecks, StopRequests
-from trainers.tasks import Illustrates, Task
+from trainers.tasks import Draws, Illustrates, Task
 from trainers.worst import Judged, describe_worst, judged, worst_of
 
 
@@ -56,7 +56,8 @@ class Evaluator:
         module = engine.evaluated(model)
         was_training = module.training
         module.eval()
-        batches = evaluation_batches(task.num_samples[split], self._batch_size, world.rank, world.world_size, task.lengths(split))
+        every_batch = batches_of(task, split, self._batch_size)
+        batches = every_batch[world.rank :: world.world_size]
         loader = build_evaluation_loader(
             task.dataset(split), task.collate, batches, self._num_workers if len(batches) > 8 else 0, engine.device.type == "cuda"
         )
@@ -65,7 +66,7 @@ class Evaluator:
         with engine.without_gradients(), engine.accelerator.autocast():
             stop_checks = StopChecks(self._stops, engine.sum_over_ranks, world.is_main, f"evaluating the {split} split")
             remaining = zip(batches, loader, strict=True)
-            for _ in range(num_rounds(task.num_samples[split], self._batch_size, world.world_size)):
+            for _ in range(-(-len(every_batch) // world.world_size)):  # as many as the rank that has the most
                 stop_checks.before_batch()
                 following = next(remaining, None)
                 if following is None:  # the other ranks have one more
@@ -101,10 +102,11 @@ class Evaluator:
         return shown
 
 
-def num_rounds(num_samples: int, batch_size: int, world_size: int) -> int:
-    """Returns the batches of the rank that has the most."""
-    num_batches = -(-num_samples // batch_size)
-    return -(-num_batches // world_size)
+def batches_of(task: Task, split: str, batch_size: int) -> list[Indices]:
+    """Returns all ranks' batches of an evaluation; every sample comes exactly once."""
+    if isinstance(task, Draws):
+        return task.evaluation_batches(split, batch_size)
+    return evaluation_batches(task.num_samples[split], batch_size, 0, 1, task.lengths(split))
 
 
 def remove_pictures(run: RunDir, split: str) -> None:

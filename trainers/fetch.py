@@ -87,7 +87,7 @@ def fetch_model(experiment: Experiment) -> list[Fetched]:
 
 def fetch_others(experiment: Experiment) -> list[Fetched]:
     """Brings the models that the task reads beside (task.teacher)."""
-    return [_fetch_transformer(source, key) for key, source in experiment.task.sources().items()]
+    return [_fetch_transformer(source, key) for key, source in experiment.task.sources().items() if not key.endswith("data.source")]
 
 
 def fetch_weights(experiment: Experiment) -> list[Fetched]:

@@ -52,14 +52,7 @@ class PooledNetwork(nn.Module):
 
     def features(self, **inputs: Tensor) -> Tensor:
         """Returns the vector that the head reads, [B, H], of input_ids and attention_mask, int64 [B, T]."""
-        output, mask = self.body(**inputs), inputs["attention_mask"]
-        if self.pooling == "pooler":
-            return output.pooler_output
-        states = output.last_hidden_state
-        if self.pooling == "first":
-            return states[torch.arange(len(mask), device=mask.device), mask.argmax(dim=1)]  # after the padding, where that is on the left
-        weights = mask[:, :, None].to(states.dtype)
-        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+        return pool(self.body(**inputs), inputs["attention_mask"], self.pooling)
 
     def forward(self, **inputs: Tensor) -> Output:
         """Returns logits, [B, C]."""
@@ -74,6 +67,18 @@ class PooledNetwork(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)
         save_file({name: tensor.contiguous() for name, tensor in state_dict.items()}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def pool(output: Any, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Returns one vector a text, [B, H], of what a body gave; mask: int64 [B, T], 0 for padding."""
+    if pooling == "pooler":
+        vector: Tensor = output.pooler_output
+        return vector
+    states: Tensor = output.last_hidden_state
+    if pooling == "first":
+        return states[torch.arange(len(mask), device=mask.device), mask.argmax(dim=1)]  # after the padding, where that is on the left
+    weights = mask[:, :, None].to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def build_pooled(model: Model, pooling: Pooling, label_names: Sequence[str], seed: int, pad_token_id: int) -> PooledNetwork:

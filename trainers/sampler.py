@@ -6,7 +6,7 @@ number of processes; only its division into micro-batches changes. The position 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ def global_batches(num_samples: int, batch_size: int, seed: int, epoch: int, len
     rest = order[full:]
     if lengths is not None:
         known = np.asarray(lengths)
-        batches = _grouped_by_length(batches, known, random)
+        batches = grouped_by_length(batches, known, random)
         rest = _longest_first(rest, known)
     return [*batches, rest] if len(rest) else batches
 
@@ -88,9 +88,16 @@ class RankSteps:
         first_step: int,
         total_steps: int,
         lengths: Sequence[int] | Indices | None = None,
+        batches_of: Callable[[int], list[Indices]] | None = None,
     ) -> None:
-        self._num_samples, self._arithmetic, self._rank, self._seed = num_samples, arithmetic, rank, seed
-        self._first_step, self._total_steps, self._lengths = first_step, total_steps, lengths
+        """Places this rank in the order.
+
+        Args:
+            batches_of: epoch -> its global batches, where a task draws them itself; None: global_batches.
+        """
+        self._num_samples, self._arithmetic, self._rank = num_samples, arithmetic, rank
+        self._first_step, self._total_steps = first_step, total_steps
+        self._batches_of = batches_of or (lambda epoch: global_batches(num_samples, arithmetic.global_batch_size, seed, epoch, lengths))
 
     def __len__(self) -> int:
         return max(0, self._total_steps - self._first_step)
@@ -101,7 +108,7 @@ class RankSteps:
         for step in range(self._first_step, self._total_steps):
             epoch, place = divmod(step, per_epoch)
             if not batches or place == 0:
-                batches = global_batches(self._num_samples, self._arithmetic.global_batch_size, self._seed, epoch, self._lengths)
+                batches = self._batches_of(epoch)
             yield RankStep(step, epoch, split_over_ranks(batches[place], epoch, self._arithmetic)[self._rank])
 
 
@@ -124,7 +131,8 @@ def samples_in_step(step: int, num_samples: int, global_batch_size: int) -> int:
     return samples_consumed(step, num_samples, global_batch_size) - samples_consumed(step - 1, num_samples, global_batch_size)
 
 
-def _grouped_by_length(batches: list[Indices], lengths: Indices, random: np.random.Generator) -> list[Indices]:
+def grouped_by_length(batches: list[Indices], lengths: Indices, random: np.random.Generator) -> list[Indices]:
+    """Returns the same samples in batches of neighbours in length, within windows of many batches; the longest first inside a batch."""
     grouped: list[Indices] = []
     for start in range(0, len(batches), LENGTH_WINDOW_BATCHES):
         window = batches[start : start + LENGTH_WINDOW_BATCHES]

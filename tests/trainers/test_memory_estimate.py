@@ -15,8 +15,9 @@ from launch.config.experiment import Lora, Optimizer
 from launch.lora_size import with_adapters
 from launch.memory import Layout, activation_bytes, estimate
 from launch.model_size import read_body, read_model_size
-from launch.torchvision_sizes import SIZES, torchvision_size
+from launch.torchvision_sizes import MARKERS, SIZES, torchvision_size
 from trainers.assembly import count_parameters
+from trainers.images.picture_by_picture import with_frozen_batch_norm
 from trainers.lora import add_adapters
 from trainers.optimizers import build_optimizer
 
@@ -71,6 +72,17 @@ def test_activations_are_within_25_percent_of_what_autograd_keeps(bert, tmp_path
     size = read_model_size(tmp_path)
     expected = activation_bytes(size.transformer, TOKENS, SAMPLES, "fp32", checkpointing=False, keeps_scores=True)
     assert sum(kept.values()) == pytest.approx(expected, rel=0.25)
+
+
+@pytest.mark.parametrize("name", MARKERS)
+def test_the_table_of_networks_that_mark_pictures_is_right(name):
+    from torchvision.models import get_model
+
+    is_detector = name.startswith("fasterrcnn")
+    with torch.device("meta"):
+        network = get_model(name, weights=None, weights_backbone=None, num_classes=10 + is_detector)
+        network = with_frozen_batch_norm(network) if is_detector else network
+    assert torchvision_size(name, 10, ()).parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -57,11 +57,14 @@ class Annotated:
     notes: list[str]
 
 
-def load_annotated(data: Data, options: AnnotatedPictures, bad_rows: BadRows, may_learn: Callable[[Category], bool] = lambda _: True) -> Annotated:
+def load_annotated(
+    data: Data, options: AnnotatedPictures, bad_rows: BadRows, may_learn: Callable[[Category], bool] = lambda _: True, masks: str | None = None
+) -> Annotated:
     """Returns the pictures of each split with what is annotated in them; objects of categories that are not learned are left out.
 
     Args:
-        may_learn: whether a category of the train split's file counts, where task.label_names does not say it.
+        may_learn: whether a category of the train split's file can be learned.
+        masks: folder, from data.source on, in which no picture is looked for.
 
     Raises:
         ConfigError: a file that is not there, is no JSON or not of this format; categories that train does not have.
@@ -75,22 +78,21 @@ def load_annotated(data: Data, options: AnnotatedPictures, bad_rows: BadRows, ma
     wanted = {split: name for split, name in data.splits.model_dump().items() if name is not None}
     files = {split: _AnnotationFile(source / name, f"data.splits.{split}") for split, name in wanted.items()}
     names = _label_names(files["train"], options, may_learn)
-    pictures, left_out = FilesBelow(source / options.pictures, "task.pictures"), Counter[str]()
+    pictures, left_out = FilesBelow(source / options.pictures, "task.pictures", source / masks if masks else None), Counter[str]()
     splits = {split: _read_split(file, pictures, names, bad_rows, left_out) for split, file in files.items()}
     if options.label_names is None:
         _refuse_unknown(files, names, may_learn)
     total, named = sum(left_out.values()), ", ".join(name for name, _ in left_out.most_common(5))
-    notes = (
-        [f"{total} objects are left out, of {len(left_out)} categories that are not learned: {named}{', ...' * (len(left_out) > 5)}"] if total else []
-    )
+    named += ", ..." if len(left_out) > 5 else ""
+    notes = [f"{total} objects of categories that are not learned are left out: {named}"] if total else []
     return Annotated(splits, names, {split: file.names for split, file in files.items()}, notes)
 
 
 class FilesBelow:
-    """The files in a folder and in those below it, found by their last names."""
+    """The files in a folder and in those below it but one, found by their last names."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, key
+    def __init__(self, folder: Path, key: str, without: Path | None = None) -> None:
+        self._folder, self._key, self._without = folder, key, None if without is None else os.path.abspath(without)
 
     def find(self, name: str, beside: Path | None = None) -> tuple[str | None, str]:
         """Returns the path of the one file of this name, else None, and what is wrong.
@@ -115,7 +117,7 @@ class FilesBelow:
             raise ConfigError(Problem(f"there is no folder {self._folder}", key=self._key))
         found = defaultdict(list)
         for parent, folders, files in os.walk(self._folder):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if os.path.abspath(os.path.join(parent, name)) != self._without)
             for file in sorted(files):
                 found[file].append(os.path.join(parent, file))
         return found

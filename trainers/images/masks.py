@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,11 @@ def _inside(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
         ValueError, TypeError, OverflowError: run lengths that are none.
     """
     width, height = size
-    if isinstance(outline, dict) and not isinstance(outline["counts"], list):
-        encoded: Any = {"size": outline["size"], "counts": str(outline["counts"]).encode()}
+    if isinstance(outline, dict) and not isinstance(outline.get("counts"), list):
+        encoded: Any = {"size": outline["size"], "counts": str(outline.get("counts")).encode()}
     else:
         encoded = coco_mask.frPyObjects(outline, height, width)
     if isinstance(encoded, list):
         encoded = coco_mask.merge(encoded)
-    return np.asarray(coco_mask.decode(encoded), dtype=bool)
+    with warnings.catch_warnings(action="ignore"):  # of pycocotools 2.0.11 under numpy 2
+        return np.asarray(coco_mask.decode(encoded), dtype=bool)

@@ -27,6 +27,7 @@ TASKS: dict[str, str] = {
     "text_regression": "trainers.tasks.text_regression",
     "glue": "trainers.tasks.glue",
     "distill": "trainers.tasks.distill",
+    "multitask": "trainers.tasks.multitask",
     "ner": "trainers.tasks.ner",
     "question_answering": "trainers.tasks.question_answering",
     "image_classification": "trainers.tasks.image_classification",
@@ -134,6 +135,17 @@ class Illustrates(Protocol):
             place: moves a batch to the model's device.
             folder: where pictures go, named <split>-*.png and linked to as <name of folder>/<file>; None on ranks that write nothing.
         """
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """What a task may have beside: not every set of its samples is a batch, so it draws them itself; the same on any number of ranks."""
+
+    def global_batches(self, epoch: int) -> list[Indices]:
+        """Returns the samples of each optimizer step of an epoch: train.global_batch_size each, the last one the remainder."""
+
+    def evaluation_batches(self, split: str, batch_size: int) -> list[Indices]:
+        """Returns the batches of an evaluation, at most so large; every sample of the split comes exactly once."""
 
 
 @runtime_checkable

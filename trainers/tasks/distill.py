@@ -47,7 +47,7 @@ def build_task(experiment: Experiment) -> DistillTask:
     options = experiment.task
     assert isinstance(options, Distill)
     with _under("task.teacher"):
-        teacher = build_plain(_plain(experiment, Model(source=options.teacher)))
+        teacher = build_plain(_plain(experiment, Model(source=options.teacher), packing=False))
         _check_classes(options, teacher.label_names)
     student = _plain(experiment, experiment.model.model_copy(update={"source": _student_source(experiment, options)}))
     task = DistillTask(options, teacher, student, *prepared_classes(student))
@@ -156,11 +156,11 @@ def _student_source(experiment: Experiment, options: Distill) -> str:
     return str(cut_student(source, options.layers, used))
 
 
-def _plain(experiment: Experiment, model: Model) -> Experiment:
+def _plain(experiment: Experiment, model: Model, **changes: Any) -> Experiment:
     """Returns the experiment that learns the same texts and labels without a teacher."""
     options = experiment.task
     assert isinstance(options, Distill)
-    return experiment.model_copy(update={"task": options.plain(), "model": model})
+    return experiment.model_copy(update={"task": options.plain().model_copy(update=changes), "model": model})
 
 
 def _check_classes(options: Distill, label_names: list[str]) -> None:

@@ -179,7 +179,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     options, data = experiment.task, experiment.data
     assert isinstance(options, SegmentationFcn)
     bad_rows = BadRows(data.on_bad_row)
-    annotated = load_annotated(data, options, bad_rows)
+    annotated = load_annotated(data, options, bad_rows, masks=options.masks)
     first = [BACKGROUND] if options.unlabelled == "background" else []
     label_names = first + annotated.label_names
     if len(label_names) > MOST_CATEGORIES:

@@ -14,6 +14,7 @@ from launch.config.tasks.distill import Distill
 from launch.config.tasks.glue import Glue
 from launch.config.tasks.image_classification import ImageClassification
 from launch.config.tasks.masked_lm import MaskedLm
+from launch.config.tasks.multitask import Multitask
 from launch.config.tasks.ner import Ner
 from launch.config.tasks.own import OwnTask
 from launch.config.tasks.pictures import AnnotatedPictures, Pictures, SquareViews
@@ -33,6 +34,7 @@ __all__ = [
     "Glue",
     "ImageClassification",
     "Metrics",
+    "Multitask",
     "Ner",
     "OwnTask",
     "Pictures",
@@ -54,6 +56,7 @@ TaskOptions = Annotated[
     | Distill
     | Glue
     | Ner
+    | Multitask
     | QuestionAnswering
     | ImageClassification
     | Autoencoder

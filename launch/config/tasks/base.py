@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -44,5 +44,9 @@ class TaskSection(Section):
         return {}
 
     def sources(self) -> dict[str, str]:
-        """Returns key -> what else is read beside model.source and data.source: a model, by its source."""
+        """Returns key -> what else is read beside model.source and data.source: a model, or data where the key ends so."""
         return {}
+
+    def with_sources(self, places: Mapping[str, str]) -> Self:
+        """Returns the options with these sources in place of some of those."""
+        return self.model_copy(update={key.removeprefix("task."): place for key, place in places.items()})

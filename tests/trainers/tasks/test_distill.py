@@ -144,5 +144,5 @@ def test_what_cannot_be_taught_is_one_clear_problem(options: dict[str, Any], mes
 
 def test_a_teacher_that_was_never_fine_tuned_is_refused(values: dict[str, Any], tmp_path: Path, once: OncePerSample) -> None:
     _, task = build(values, teacher=str(tiny_bert(tmp_path / "bert")))
-    with pytest.raises(ConfigError, match="task.teacher: .*/bert has no head for the classes .* it has not been fine-tuned"):
+    with pytest.raises(ConfigError, match=r"task\.teacher: .*/bert has no head for the classes .* it has not been fine-tuned"):
         task.precompute(once)
