@@ -270,15 +270,6 @@ def free_port(preferred: int, num_tries: int = 20) -> int | None:
     return None
 
 
-def process_start(pid: int) -> str | None:
-    """Returns what tells a process from a later one with the same id (its start time in clock ticks); None: not running."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
-
-
 def _weights(experiment: Experiment) -> Source | None:
     return parse_source(experiment.model.weights, "model.weights") if experiment.model.weights is not None else None
 
