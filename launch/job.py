@@ -160,12 +160,12 @@ def end(attempt: Attempt, code: int) -> int:
     """
     run = RunDir(attempt.path.parent.parent)
     plan: dict[str, Any] = read_json(attempt.plan) or {}
-    status: dict[str, Any] = read_json(run.status) or {}
+    reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path)) and "ended" in report]
+    lost = find_lost_nodes(run, read_json(attempt.job) or {}) if len(reports) < int(plan.get("nodes", 1)) else []
+    status: dict[str, Any] = read_json(run.status) or {}  # last: on a node that is cut off, Slurm does not answer for a minute
     if status.get("attempt") not in (None, attempt.number):
         print(f"attempt {attempt.number} is over: attempt {status['attempt']} has taken the run over", file=sys.stderr)
         return EXIT_DONE
-    reports = [report for path in sorted(attempt.nodes.glob("node_*.json")) if (report := read_json(path)) and "ended" in report]
-    lost = find_lost_nodes(run, read_json(attempt.job) or {}) if len(reports) < int(plan.get("nodes", 1)) else []
     ending = judge_attempt(attempt, plan, status, reports, code, was_cancelled=run.cancelled.exists(), lost=lost)
     for line in differing(reports):
         print(f"warning: {line}", file=sys.stderr)
