@@ -66,7 +66,16 @@ def judge_attempt(
         return Ending("stopped", "node_failed", f"{_named(attempt, silent)} was lost, or killed there: nothing was heard of its end")
     if failures:
         return Ending("failed", None, _headline(failures[0]), failures[0], len(failures) - 1)
-    return Ending("failed", None, f"srun ended with exit code {code} and no agent has reported: its words are in the job's log")
+    return Ending("failed", None, f"srun ended with exit code {code} and no agent has reported: {_last_words(attempt)}")
+
+
+def _last_words(attempt: Attempt) -> str:
+    """Returns what stood in the agent's place: a container or a python that does not start says so where the agent would have."""
+    for path in sorted(attempt.path.glob("node_*.log")):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        if lines:
+            return f"{path.name} ends: {lines[-1]}"
+    return "srun's words are in the job's log"
 
 
 def _named(attempt: Attempt, nodes: Sequence[int]) -> str:

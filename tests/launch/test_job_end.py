@@ -85,3 +85,9 @@ def test_srun_that_started_no_agent(attempt):
     ending = judge_attempt(attempt, PLAN, {"state": "running"}, [], 1, False)
     assert ending.state == "failed"
     assert "srun ended with exit code 1 and no agent has reported" in str(ending.message)
+
+
+def test_what_kept_the_agents_from_starting_is_told(attempt):
+    attempt.node_log(1).write_text("container: no such image\n\n")
+    ending = judge_attempt(attempt, PLAN, {"state": "running"}, [], 255, False)
+    assert ending.message == "srun ended with exit code 255 and no agent has reported: node_00001.log ends: container: no such image"
