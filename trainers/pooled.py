@@ -99,6 +99,8 @@ def build_pooled(model: Model, pooling: Pooling, label_names: Sequence[str], see
     if pooling == "pooler" and (getattr(body, "pooler", None) is None or new):
         what = f"{model.source} has no {'weights for its ' if new else ''}pooler"
         raise ConfigError(Problem(what, key="task.pooling", allowed="mean, first", fix="task.pooling=mean"))
+    if pooling != "pooler" and getattr(body, "pooler", None) is not None:
+        body.pooler.requires_grad_(False)  # nothing reads it, and DDP waits for the gradient of all that is trained
     return network
 
 
@@ -115,11 +117,15 @@ class Predictor:
         encoded = self.tokenizer(text, pair, truncation=True, return_tensors="pt")
         encoded = {name: tensor for name, tensor in encoded.items() if name != "token_type_ids" or pair is not None}
         with torch.inference_mode():
-            logits = self.network(**encoded).logits[0].float()
-        if not self.label_names:
-            return float(logits)
-        probabilities = logits.softmax(-1)
-        return {self.label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
+            return in_words(self.network(**encoded).logits[0], self.label_names)
+
+
+def in_words(logits: Tensor, label_names: Sequence[str]) -> dict[str, float] | float:
+    """Returns what the logits of one text, [C], say: class name -> probability, the likeliest first; without classes, their value."""
+    if not label_names:
+        return float(logits)
+    probabilities = logits.float().softmax(-1)
+    return {label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
 
 
 def load_pooled(folder: str | Path) -> Predictor:
