@@ -85,13 +85,13 @@ def main() -> None:
         process.end()
 
 
-def load_batches(data: Path, source: str, count: int) -> list[Batch]:
-    """Returns the first batches of an epoch, grouped by length."""
+def load_batches(data: Path, source: str, count: int, is_grouped: bool = True) -> list[Batch]:
+    """Returns the first batches of an epoch, grouped by length or as they come."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source)
     ids = tokenizer([line.split("\t")[0] for line in data.read_text(encoding="utf-8").splitlines()], truncation=True, max_length=128)["input_ids"]
-    chosen = global_batches(len(ids), 32, 0, 0, np.array([len(tokens) for tokens in ids]))[:count]
+    chosen = global_batches(len(ids), 32, 0, 0, np.array([len(tokens) for tokens in ids]) if is_grouped else None)[:count]
     return [padded([ids[index] for index in batch], tokenizer.pad_token_id) for batch in chosen]
 
 
@@ -147,8 +147,11 @@ class Trained:
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
 
     def step(self, ids: Tensor, mask: Tensor) -> None:
-        logits = self.network(input_ids=ids, attention_mask=mask).logits
-        functional.cross_entropy(logits, torch.arange(len(ids)) % 2).backward()
+        self.learn({"input_ids": ids, "attention_mask": mask})
+
+    def learn(self, inputs: dict[str, Any]) -> None:
+        logits = self.network(**inputs).logits
+        functional.cross_entropy(logits, torch.arange(len(logits)) % 2).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
