@@ -147,17 +147,33 @@ class Predictor:
 
 
 def load_multihead(folder: str | Path) -> Predictor:
-    """Returns what a run of multitask saved in its model/ folder.
+    """Returns what a run of multitask saved in its model/ folder, or what fullrank export made of that.
 
     Raises:
         ConfigError: no such run wrote it.
     """
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    heads: Any = (read_json(Path(folder) / "config.json") or {}).get(CONFIG_KEY)
+    from trainers.int8 import INT8_FILE, load_int8
+
+    if (Path(folder) / INT8_FILE).is_file():
+        network: MultiHeadNetwork = load_int8(folder)
+    else:
+        network = empty_network(Path(folder)).eval()
+        network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
+    return Predictor(network, AutoTokenizer.from_pretrained(folder))
+
+
+def empty_network(folder: Path) -> MultiHeadNetwork:
+    """Returns the network of a folder that a run of multitask wrote, with any weights.
+
+    Raises:
+        ConfigError: no such run wrote it.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    heads: Any = (read_json(folder / "config.json") or {}).get(CONFIG_KEY)
     if heads is None:
         raise ConfigError(Problem("is not the model of a multitask run", where=str(folder)))
-    network = MultiHeadNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), {name: Head(**head) for name, head in heads.items()})
-    network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
-    return Predictor(network.eval(), AutoTokenizer.from_pretrained(folder))
+    return MultiHeadNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), {name: Head(**head) for name, head in heads.items()})
