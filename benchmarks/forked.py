@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else a forked rank waits for ever for its parent's compiling processes
 import torch  # noqa: E402
 
 from launch.ports import held_port  # noqa: E402

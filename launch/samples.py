@@ -11,7 +11,7 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import Listing, list_files, read_prepared, split_names
 from launch.config.row_files import row_format
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import AnnotatedPictures, OwnTask, Pictures
+from launch.config.tasks import AnnotatedPictures, OwnTask, Pictures, SegmentationFcn
 from launch.picture_samples import UNREADABLE, count_annotated, count_pictures
 
 
@@ -53,6 +53,8 @@ def _reason_it_may_change(experiment: Experiment) -> str | None:
         return f"only build_task of {experiment.task.file} knows"
     if not experiment.task.ROWS_ARE_SAMPLES:
         return f"the samples of {experiment.task.kind} are cut out of the rows; known once the data has been prepared"
+    if isinstance(experiment.task, SegmentationFcn) and experiment.task.unlabelled == "ignore":
+        return "pictures without a labelled pixel are left out; known once the data has been prepared"
     if getattr(experiment.task, "label_threshold", None) is not None:
         return "task.label_threshold leaves rows out; known once the data has been prepared"
     if experiment.data.on_bad_row == "skip":

@@ -71,7 +71,7 @@ def _unfit_annotations(data: Data, folder: Path) -> list[Problem]:
     problems: list[Problem] = []
     for split, name in data.splits.model_dump().items():
         path = folder / (name or "")
-        if name is not None and not (path.is_file() and path.stat().st_size > QUICKLY_READ):
+        if name is not None and path.is_file() and path.stat().st_size <= QUICKLY_READ:
             try:
                 read_annotation_file(path, f"data.splits.{split}")
             except ConfigError as error:

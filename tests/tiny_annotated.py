@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from launch.config.experiment import Experiment
+
 CATEGORIES = [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}]
 """Ids that begin neither at 0 nor at 1, out of order: green is the first class."""
 WIDTH, HEIGHT = 32, 24
@@ -24,6 +26,13 @@ def tiny_coco(folder: Path, num_train: int = 6, num_val: int = 3) -> Path:
             content["annotations"] += [annotation(100 + number, left, top, kind["id"]) for left, top, kind in boxes]
         write_coco(folder / f"{split}.json", content)
     return folder
+
+
+def annotated_experiment(folder: Path, model: dict[str, Any], task: dict[str, Any], data: dict[str, Any]) -> Experiment:
+    """Returns an experiment on what tiny_coco wrote."""
+    source = {"source": str(folder), "splits": {"train": "train.json", "validation": "val.json"}}
+    train = {"train": {"duration": "1 epoch", "global_batch_size": 4}, "optimizer": {"lr": 0.1}}
+    return Experiment.model_validate({"name": "marks", "model": model, "task": task, "data": source | data, **train})
 
 
 def annotation(image_id: int, left: int, top: int, category_id: int, edge: int = 10) -> dict[str, Any]:

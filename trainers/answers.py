@@ -145,9 +145,13 @@ class Answerer:
 
 
 def load_answerer(folder: str | Path, max_length: int = 384, stride: int = 128, max_answer_length: int = 30) -> Answerer:
-    """Returns what a run of question_answering saved in its model/ folder."""
+    """Returns what a run of question_answering saved in its model/ folder, or what fullrank export made of that."""
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    model, tokenizer = AutoModelForQuestionAnswering.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    from trainers.int8 import INT8_FILE, load_int8
+
+    is_int8 = (Path(folder) / INT8_FILE).is_file()
+    model: Any = load_int8(folder) if is_int8 else AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     max_length = min(max_length, tokenizer.model_max_length)
     return Answerer(model, tokenizer, max_length, min(stride, max_length // 2), max_answer_length)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from launch.config.errors import ConfigError, Problem
@@ -38,6 +39,23 @@ def set_batch_norm(network: nn.Module, how: Literal["train", "frozen", "sync"]) 
 def find_batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
     """Returns name -> BatchNorm layer."""
     return {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+
+
+def widen_batch_norm(network: nn.Module) -> None:
+    """Lets BatchNorm layers compute with their weights in fp32 where an engine holds them in 16 bits: their statistics stay in fp32, and torch
+    takes no mixture of the two. Call it before the engine divides the weights."""
+    for layer in find_batch_norms(network).values():
+        layer.forward = partial(_forward_in_fp32, layer)  # type: ignore[method-assign]
+
+
+def _forward_in_fp32(layer: _BatchNorm, features: Tensor) -> Tensor:
+    held = {name: parameter for name, parameter in layer._parameters.items() if parameter is not None}
+    try:
+        layer._parameters.update({name: parameter.float() for name, parameter in held.items()})  # type: ignore[misc]
+        normalised: Tensor = type(layer).forward(layer, features)
+        return normalised
+    finally:
+        layer._parameters.update(held)
 
 
 def batch_norm_warning(network: nn.Module, micro_batch_size: int, global_batch_size: int) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
+from trainers.once import make_once
 from trainers.rows import BadRows
 from trainers.sampler import samples_consumed
 from trainers.tasks import Task
@@ -28,6 +29,29 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]
+
+
+def has_facts(folder: Path) -> bool:
+    """Returns whether write_facts has been called on a folder."""
+    return (folder / INFO_FILE).is_file()
+
+
+def prepare_once(
+    experiment: Experiment, prepare: Callable[[Experiment, Path], None], is_whole: Callable[[Path], bool] = has_facts
+) -> tuple[Path, dict[str, Any]]:
+    """Returns the folder of the prepared data and its facts; ranks that call this together share one preparation.
+
+    Args:
+        prepare: fills a folder, and ends with write_facts.
+        is_whole: whether what lies in the folder may be used.
+
+    Raises:
+        ConfigError: as prepare.
+    """
+    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
+    info = read_json(folder / INFO_FILE)
+    assert info is not None, folder
+    return folder, info
 
 
 def write_facts(folder: Path, num_samples: Mapping[str, int], notes: Sequence[str], bad_rows: BadRows, noun: str = "rows", **facts: Any) -> None:

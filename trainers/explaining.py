@@ -62,9 +62,11 @@ def explain_tokens(model: Any, inputs: dict[str, Tensor], label: int, pad_token_
     empty = torch.where(special, ids, pad_token_id)
     with torch.no_grad():
         given, baseline = embedding(ids)[0].clone(), embedding(empty)[0].clone()
+        dtype = given.dtype  # 16 bits under ZeRO in bf16 or fp16, whose next layer takes nothing else
+        given, baseline = given.float(), baseline.float()
 
     def score(embedded: Tensor) -> Tensor:
-        handle = embedding.register_forward_hook(lambda *_: embedded)
+        handle = embedding.register_forward_hook(lambda *_: embedded.to(dtype))
         try:
             repeated = {name: values.expand(len(embedded), -1) for name, values in inputs.items()}
             return model(**repeated).logits[:, label].float()

@@ -24,9 +24,9 @@ from trainers.evaluation import Evaluation, Evaluator
 from trainers.int8 import INT8_FILE, Int8Linear, load_int8, quantize, save_int8
 from trainers.once import make_once
 from trainers.own_code import use_own_code
+from trainers.restoring import SavedWeights, restore_weights
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
-from trainers.weights import read_weights
 from trainers.world import World
 
 SPLITS = ("validation", "test")
@@ -55,7 +55,7 @@ def export(run: RunDir, out: Path) -> dict[str, Any]:
         raise ConfigError(Problem(f"{experiment.task.kind} leaves no model of transformers, and only those are exported", where=str(run.model)))
     task = build_task(experiment)
     network = task.build_model()
-    network.load_state_dict(read_weights(weights))
+    restore_weights(SavedWeights(weights), network)
     split = next((name for name in SPLITS if name in task.num_samples), None)
     before = _judge(task, network, split)
 

@@ -120,13 +120,15 @@ def _build(folder: Path, tensors: Mapping[str, Tensor]) -> Any:
     """Returns a network of the folder's class with any weights."""
     import transformers
 
-    from trainers.pooled import PooledNetwork, pooling_of
+    from trainers import multihead, pooled
 
-    config, pooling = transformers.AutoConfig.from_pretrained(folder), pooling_of(folder)
-    if pooling is not None:
-        return PooledNetwork(transformers.AutoModel.from_config(config), pooling, len(tensors["head.bias"]))
-    (name,) = (read_json(folder / "config.json") or {})["architectures"]
-    return getattr(transformers, name)(config)
+    facts = read_json(folder / "config.json") or {}
+    if pooled.CONFIG_KEY in facts:
+        return pooled.empty_network(folder, len(tensors["head.bias"]))
+    if multihead.CONFIG_KEY in facts:
+        return multihead.empty_network(folder)
+    (name,) = facts["architectures"]
+    return getattr(transformers, name)(transformers.AutoConfig.from_pretrained(folder))
 
 
 def _stand_in(layer: Any) -> Int8Linear | Int8Embedding:

@@ -14,7 +14,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Model
 from launch.config.run_dir import read_json
 from launch.config.tasks.texts import Pooling
-from trainers.pooled import WEIGHTS_FILE, Output, pool
+from trainers.pooled import WEIGHTS_FILE, Output, in_words, pool
 from trainers.pretrained import load_model
 
 CONFIG_KEY = "fullrank_heads"
@@ -138,29 +138,42 @@ class Predictor:
         encoded = self.tokenizer(given, pair, is_split_into_words=head.pooling is None, truncation=True, return_tensors="pt")
         inputs = {name: tensor for name, tensor in encoded.items() if name != "token_type_ids" or pair is not None}
         with torch.inference_mode():
-            logits = self.network(part, **inputs).logits[0].float()
+            logits = self.network(part, **inputs).logits[0]
         if head.pooling is None:
             places = encoded.word_ids(0)
             firsts = [place for place, word in enumerate(places) if word is not None and (place == 0 or word != places[place - 1])]
             return [(given[places[place]], head.label_names[int(logits[place].argmax())]) for place in firsts]
-        if not head.label_names:
-            return float(logits)
-        probabilities = logits.softmax(-1)
-        return {head.label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
+        return in_words(logits, head.label_names)
 
 
 def load_multihead(folder: str | Path) -> Predictor:
-    """Returns what a run of multitask saved in its model/ folder.
+    """Returns what a run of multitask saved in its model/ folder, or what fullrank export made of that.
 
     Raises:
         ConfigError: no such run wrote it.
     """
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    heads: Any = (read_json(Path(folder) / "config.json") or {}).get(CONFIG_KEY)
+    from trainers.int8 import INT8_FILE, load_int8
+
+    if (Path(folder) / INT8_FILE).is_file():
+        network: MultiHeadNetwork = load_int8(folder)
+    else:
+        network = empty_network(Path(folder)).eval()
+        network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
+    return Predictor(network, AutoTokenizer.from_pretrained(folder))
+
+
+def empty_network(folder: Path) -> MultiHeadNetwork:
+    """Returns the network of a folder that a run of multitask wrote, with any weights.
+
+    Raises:
+        ConfigError: no such run wrote it.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    heads: Any = (read_json(folder / "config.json") or {}).get(CONFIG_KEY)
     if heads is None:
         raise ConfigError(Problem("is not the model of a multitask run", where=str(folder)))
-    network = MultiHeadNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), {name: Head(**head) for name, head in heads.items()})
-    network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
-    return Predictor(network.eval(), AutoTokenizer.from_pretrained(folder))
+    return MultiHeadNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), {name: Head(**head) for name, head in heads.items()})

@@ -99,6 +99,8 @@ def build_pooled(model: Model, pooling: Pooling, label_names: Sequence[str], see
     if pooling == "pooler" and (getattr(body, "pooler", None) is None or new):
         what = f"{model.source} has no {'weights for its ' if new else ''}pooler"
         raise ConfigError(Problem(what, key="task.pooling", allowed="mean, first", fix="task.pooling=mean"))
+    if pooling != "pooler" and getattr(body, "pooler", None) is not None:
+        body.pooler.requires_grad_(False)  # nothing reads it, and DDP waits for the gradient of all that is trained
     return network
 
 
@@ -115,11 +117,15 @@ class Predictor:
         encoded = self.tokenizer(text, pair, truncation=True, return_tensors="pt")
         encoded = {name: tensor for name, tensor in encoded.items() if name != "token_type_ids" or pair is not None}
         with torch.inference_mode():
-            logits = self.network(**encoded).logits[0].float()
-        if not self.label_names:
-            return float(logits)
-        probabilities = logits.softmax(-1)
-        return {self.label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
+            return in_words(self.network(**encoded).logits[0], self.label_names)
+
+
+def in_words(logits: Tensor, label_names: Sequence[str]) -> dict[str, float] | float:
+    """Returns what the logits of one text, [C], say: class name -> probability, the likeliest first; without classes, their value."""
+    if not label_names:
+        return float(logits)
+    probabilities = logits.float().softmax(-1)
+    return {label_names[n]: float(probabilities[n]) for n in probabilities.argsort(descending=True).tolist()}
 
 
 def load_pooled(folder: str | Path) -> Predictor:
@@ -136,25 +142,30 @@ def load_pooled(folder: str | Path) -> Predictor:
     return Predictor(network, AutoTokenizer.from_pretrained(folder), [names[n] for n in range(num_outputs)] if num_outputs > 1 else [])
 
 
-def pooling_of(folder: Path) -> Pooling | None:
-    """Returns which vector the head of a saved model reads; None: no run with task.pooling saved it."""
+def empty_network(folder: Path, num_outputs: int) -> PooledNetwork:
+    """Returns the network of a folder that a run with task.pooling wrote, with any weights.
+
+    Raises:
+        ConfigError: no such run wrote it.
+    """
+    from transformers import AutoConfig, AutoModel
+
     pooling: Any = (read_json(folder / "config.json") or {}).get(CONFIG_KEY)
-    return pooling if pooling in get_args(Pooling) else None
+    if pooling not in get_args(Pooling):
+        raise ConfigError(Problem("is not the model of a run with task.pooling", where=str(folder)))
+    return PooledNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), pooling, num_outputs)
 
 
 def _load_network(folder: Path) -> PooledNetwork:
+    """Returns the network with its weights, in float32 or, if fullrank export wrote the folder, in 8-bit integers."""
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModel
 
-    pooling = pooling_of(folder)
-    if pooling is None:
-        raise ConfigError(Problem("is not the model of a run with task.pooling", where=str(folder)))
-    if not (folder / WEIGHTS_FILE).is_file():  # what fullrank export wrote
-        from trainers.int8 import load_int8
+    from trainers.int8 import INT8_FILE, load_int8
 
+    if (folder / INT8_FILE).is_file():
         quantised: PooledNetwork = load_int8(folder)
         return quantised
-    weights = load_file(folder / WEIGHTS_FILE)
-    network = PooledNetwork(AutoModel.from_config(AutoConfig.from_pretrained(folder)), pooling, len(weights["head.bias"])).eval()
+    weights = load_file(folder / WEIGHTS_FILE) if (folder / WEIGHTS_FILE).is_file() else {}
+    network = empty_network(folder, len(weights.get("head.bias", ()))).eval()
     network.load_state_dict(weights)
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,11 +68,9 @@ def compared(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 def usage(run: RunDir, folder: Path) -> list[str]:
     """Returns the lines that use the exported model: those of the task, with the model loaded by load_int8."""
     lines = [line.format(model=folder) for line in load_experiment(str(run.resolved), ()).experiment.task.usage()]
-    whole = f'model="{folder}"'
-    if not any(whole in line for line in lines):
-        return lines
-    loaded = [line.replace(whole, f'model=load_int8("{folder}"), tokenizer="{folder}"') for line in lines]
-    return [loaded[0], "from trainers.int8 import load_int8", *loaded[1:]]
+    in_pipeline = f'model=load_int8("{folder}"), tokenizer="{folder}"'
+    loaded = [re.sub(r"AutoModelFor\w+\.from_pretrained\(", "load_int8(", line.replace(f'model="{folder}"', in_pipeline)) for line in lines]
+    return lines if loaded == lines else [loaded[0], "from trainers.int8 import load_int8", *loaded[1:]]
 
 
 def _export(run: RunDir, folder: Path) -> dict[str, Any]:

@@ -49,10 +49,11 @@ class Change:
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:
-    """Yields every change that would make it another training. A key that one of the two does not know (of another version) counts as empty."""
+    """Yields every change that would make it another training. A key that one of the two does not know (of another version) counts as off."""
     for name in sorted({*before, *now}):
         key, old, new = f"{prefix}{name}", before.get(name), now.get(name)
-        if key in MAY_CHANGE or old == new or (old in _EMPTY and new in _EMPTY):
+        is_unknown = name not in before or name not in now
+        if key in MAY_CHANGE or old == new or (old in _EMPTY and new in _EMPTY) or (is_unknown and not old and not new):
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from changed_keys(old, new, f"{key}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ import pytest
 from tests.engines import SGD, told, write_experiment, write_strategies
 from tests.forked_ranks import fork_ranks
 from tests.ranks import TIMEOUT_S, read_records, start_ranks, train
+from tests.tiny_pictures import tiny_folder
 
 pytestmark = pytest.mark.integration
 SHARDED = ("fsdp2", "zero2", "zero3")
@@ -107,3 +109,24 @@ def wait_for_step(run_dir: Path, step: int) -> None:
     while not read_records(run_dir, "train")[step - 1 :]:
         assert time.monotonic() < deadline, "training did not get to the step in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("engine", ["fsdp2", "zero2"])
+def test_batch_norm_trains_and_evaluates_in_bf16(engine: str, folder: Path) -> None:
+    sections = {
+        "model": {"class": "trainers.architectures.cifar_resnet:CifarResNet", "kwargs": {"depth": 8, "num_classes": 3}},
+        "task": {"kind": "image_classification", "size": 16},
+        "data": {"source": str(tiny_folder(folder / "pictures")), "format": "image_folder", "splits": {"validation": "val"}, "num_workers": 0},
+    }
+    (folder / "of_pictures").mkdir(exist_ok=True)
+    config = write_experiment(folder / "of_pictures", **sections)
+    options = (
+        "train.precision=bf16",
+        "train.global_batch_size=12",
+        "train.duration=2 steps",
+        "evaluate.every=2 steps",
+        "train.group_by_length=false",
+    )
+    records = train(config, folder / f"pictures-{engine}", *told(folder, engine), *options, num_processes=2)
+    assert [record["split"] for record in records] == ["train", "train", "validation"]
+    assert all(math.isfinite(record["loss"]) for record in records)

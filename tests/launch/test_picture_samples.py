@@ -95,3 +95,20 @@ def test_a_source_that_is_not_there_is_no_error_here(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_is_left_to_the_trainer(tmp_path: Path) -> None:
     assert counted(tmp_path) == SampleCount(None, "the data has not been prepared yet")
+
+
+def test_the_pictures_that_an_annotation_file_lists_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    (folder / "train.json").write_text('{"images": [{"id": 1}, {"id": 2}, {"id": 3}], "annotations": [], "categories": []}')
+    chosen = ("task={kind: detection_faster_rcnn}", "data.splits.train=train.json")
+    assert counted(folder, *chosen) == SampleCount(3)
+    assert counted(folder, *chosen, "data.limit=2") == SampleCount(2)
+    masks = ("task={kind: segmentation_fcn, unlabelled: background}", *chosen[1:])
+    assert counted(folder, *masks) == SampleCount(3)
+    assert "pictures without a labelled pixel" in (counted(folder, *masks, "task.unlabelled=ignore").reason or "")
+    monkeypatch.setattr("launch.picture_samples.QUICKLY_READ", 10)
+    assert counted(folder, *chosen).num_samples is None
+    (folder / "train.json").write_text("{")
+    monkeypatch.undo()
+    assert counted(folder, *chosen).num_samples is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -130,3 +131,27 @@ def test_wandb_login_is_a_key_in_the_environment_or_in_netrc(experiment_file, tm
     assert not probe_experiment(experiment, tmp_path, experiment_file).is_wandb_logged_in
     (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
     assert probe_experiment(experiment, tmp_path, experiment_file).is_wandb_logged_in
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"kind": "distill", "text": "text", "label": "label", "teacher": "{folder}/nowhere"}, "task.teacher"),
+        (
+            {
+                "kind": "multitask",
+                "tasks": {
+                    "mood": {"task": {"kind": "text_classification", "text": "text", "label": "label"}},
+                    "names": {"task": {"kind": "ner"}, "data": {"source": "{folder}/nowhere"}},
+                },
+            },
+            "task.tasks.names.data.source",
+        ),
+    ],
+)
+def test_what_a_task_reads_beside_is_looked_for_and_known_by_its_absolute_path(options, key, experiment_file, tmp_path):
+    text = json.dumps(options).replace("{folder}", str(tmp_path))
+    experiment = load_experiment(str(experiment_file), [f"task={text}", f"model.source={tmp_path}"]).experiment
+    assert probe_experiment(experiment, tmp_path / "run", experiment_file).missing_paths == {key: tmp_path / "nowhere"}
+    assert experiment.task.sources() == {key: f"{tmp_path}/nowhere"}
+    assert experiment.task.with_sources({key: "/elsewhere"}).sources() == {key: "/elsewhere"}

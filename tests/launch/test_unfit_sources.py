@@ -115,3 +115,21 @@ def test_train_split_of_one_class_is_refused_and_another_format_left_to_the_rank
     assert unfit_folder("data.format=parquet") == ""
     (tmp_path / "train" / "0000.parquet").touch()
     assert unfit_folder("data.format=auto") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"images": [\n{"id": 1,}]}', "train.json:2: data.splits.train: is no JSON"),
+        ('{"images": []}', "train.json: data.splits.train: has no list 'annotations'"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "train.json: data.splits.train: categories[0] has no id and name"),
+        ('{"images": [], "annotations": [], "categories": []}', ""),
+    ],
+)
+def test_an_annotation_file_of_another_format_is_told_before_anything_starts(tmp_path, unfit, text, told, monkeypatch):
+    (tmp_path / "train.json").write_text(text)
+    chosen = ("task={kind: detection_faster_rcnn}", "data.splits.train=train.json", "data.splits.validation=absent.json")  # absence is told elsewhere
+    found = unfit(tmp_path, *chosen)
+    assert (told in found) if told else found == ""
+    monkeypatch.setattr("launch.unfit_sources.QUICKLY_READ", 1)
+    assert unfit(tmp_path, *chosen) == ""

@@ -364,3 +364,10 @@ def test_a_key_that_an_older_fullrank_did_not_know_may_be_empty_now() -> None:
     thaws = empty | {"unfreeze_at": {"1 epoch": ["*"]}}
     assert list(changed_keys(before, {"seed": 1, "train": empty})) == []
     assert [change.key for change in changed_keys(before, {"seed": 1, "train": thaws})] == ["train.unfreeze_at"]
+
+
+def test_a_switch_that_an_older_checkpoint_does_not_know_counts_as_off() -> None:
+    before = {"task": {"kind": "ner"}}
+    assert list(changed_keys(before, {"task": {"kind": "ner", "packing": False, "share": 0.0}})) == []
+    assert [change.key for change in changed_keys(before, {"task": {"kind": "ner", "packing": True}})] == ["task.packing"]
+    assert [change.key for change in changed_keys({"task": {"packing": None}}, {"task": {"packing": False}})] == ["task.packing"]

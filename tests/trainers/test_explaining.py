@@ -71,6 +71,18 @@ def test_what_the_tokens_add_is_the_difference_to_the_text_without_words(tmp_pat
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_words_are_explained_of_weights_in_16_bits(tmp_path):
+    """As ZeRO in bf16 holds them: a layer of 16 bits takes no fp32."""
+    task = texts(tmp_path)
+    model = task.build_model().eval().to(torch.bfloat16)
+    batch = task.collate([task.dataset("validation")[0, 0]])
+    one = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    special = torch.zeros(one["input_ids"].shape[1], dtype=torch.bool)
+    with torch.inference_mode(), with_gradients():
+        added, _, _ = explain_tokens(model, one, 1, task.collate.pad_token_id, special)
+    assert added.dtype == torch.float32
+
+
 def test_the_map_of_a_network_that_averages_is_what_it_averages():
     network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2, bias=False))
     network[0].weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)

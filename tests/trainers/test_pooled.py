@@ -75,6 +75,14 @@ def test_a_frozen_body_gets_no_gradients_and_only_the_head_is_trained(bert: Path
     assert all(not parameter.requires_grad for name, parameter in network.named_parameters() if name.startswith("bert."))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
+def test_all_that_is_trained_has_a_gradient(pooling: Pooling, bert: Path, tmp_path: Path) -> None:
+    """DDP ends a training in its second step otherwise."""
+    network: Any = built(bert, tmp_path, pooling, freeze=[])[1].build_model()
+    network(**inputs()).logits.sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+
+
 def test_lora_trains_the_head_whole(bert: Path, tmp_path: Path) -> None:
     from launch.config.experiment import Lora
     from trainers.lora import add_adapters

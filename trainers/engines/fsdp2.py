@@ -21,6 +21,7 @@ from launch.config.experiment import Experiment, Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.sharding import Fsdp
 from launch.config.strategy import Strategy
+from trainers.batch_norm import widen_batch_norm
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import gather, like_parameter, named_optimizer_state, whole_state_dict
@@ -72,6 +73,7 @@ class Fsdp2Engine(Engine):
                 unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
             fully_shard(unit, **options)
         if self.precision == "bf16":
+            widen_batch_norm(model)
             model.forward = torch.autocast(self.device.type, torch.bfloat16)(model.forward)
         fully_shard(model, **options)
         for module in model.modules():

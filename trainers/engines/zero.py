@@ -19,6 +19,7 @@ from launch.config.errors import ConfigError, Problem, install_words
 from launch.config.experiment import Experiment, Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
+from trainers.batch_norm import widen_batch_norm
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
 from trainers.named_state import OptimizerState
@@ -81,6 +82,7 @@ class ZeroEngine(Engine):
         if self.precision in _DTYPES:
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(_DTYPES[self.precision])
+            widen_batch_norm(model)
             model.forward = torch.autocast(self.device.type, _DTYPES[self.precision])(model.forward)
         if self.stage == 3 and self._told.zero3_init is not False:
             deepspeed.zero.Init(module=model, config_dict_or_path=config)  # tensor by tensor: the device never holds all

@@ -13,15 +13,12 @@ from torch import Tensor
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from trainers.data_facts import write_facts
 from trainers.datasets import divide
 from trainers.images.coco import IMAGE, OBJECTS, SIZE, Annotated, Annotation
 from trainers.images.dataset import PictureDataset, write_pictures
 from trainers.images.pictures import LONGEST_EDGE
 from trainers.images.scan import scan_pictures
-from trainers.once import make_once
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.labels import missing_classes
@@ -47,14 +44,6 @@ class TargetReader(ABC):
     @abstractmethod
     def numbers_in(self, target: Any) -> set[int]:
         """Returns the class numbers that a target has."""
-
-
-def prepared(experiment: Experiment, prepare: Callable[[Experiment, Path], None]) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of the prepared data and its facts."""
-    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return folder, info
 
 
 def write_annotated(

@@ -13,17 +13,14 @@ from torch.utils.data import Dataset
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks import Pictures
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide
 from trainers.images.dataset import PictureDataset, collate_pictures, write_pictures
 from trainers.images.networks import find_statistics
 from trainers.images.readers import load_pictures
 from trainers.images.scan import Scan, scan_pictures
 from trainers.images.transforms import build_evaluation_transform, build_training_transform, shortest_edge
-from trainers.once import make_once
 from trainers.rows import BadRows, Split
 from trainers.tasks import Batch, Sample
 from trainers.tasks.labels import Labels, missing_classes, read_labels
@@ -31,10 +28,7 @@ from trainers.tasks.labels import Labels, missing_classes, read_labels
 
 def prepared(experiment: Experiment) -> tuple[Path, dict[str, Any]]:
     """Returns the folder of the prepared data and its facts."""
-    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return folder, info
+    return prepare_once(experiment, prepare)
 
 
 class PictureSamples:

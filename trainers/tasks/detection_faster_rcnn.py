@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import DetectionFasterRcnn
-from trainers.images.annotated import AnnotatedSamples, TargetReader, prepared, write_annotated
+from trainers.data_facts import prepare_once
+from trainers.images.annotated import AnnotatedSamples, TargetReader, write_annotated
 from trainers.images.boxes import box_problem, corners
 from trainers.images.coco import Annotation, Category, load_annotated
 from trainers.images.dataset import PictureDataset, sample_seed, seeded
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def build_task(experiment: Experiment) -> DetectionFasterRcnnTask:
     """Returns the task with its boxes checked; ranks that call this together share one preparation."""
-    return DetectionFasterRcnnTask(experiment, *prepared(experiment, prepare))
+    return DetectionFasterRcnnTask(experiment, *prepare_once(experiment, prepare))
 
 
 class DetectionFasterRcnnTask(AnnotatedSamples):

@@ -17,13 +17,10 @@ from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks.language_modelling import LanguageModelling
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.once import make_once
 from trainers.packing import attention_within_segments, first_position, prove_packing
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped
@@ -161,10 +158,7 @@ class Targets:
 
 def prepared(experiment: Experiment) -> tuple[Path, dict[str, Any]]:
     """Returns the folder of the prepared rows and the facts about them; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return folder, info
+    return prepare_once(experiment, prepare, is_whole)
 
 
 def prepare(experiment: Experiment, folder: Path) -> None:

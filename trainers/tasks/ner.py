@@ -15,14 +15,11 @@ from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks import Ner
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
 from trainers.entities import EntityConfusion, EntityF1, EntityPrecision, EntityRecall, Span, confusion, find_spans, tag_names
-from trainers.once import make_once
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped, table
 from trainers.rows import BadRows, Split
@@ -40,10 +37,7 @@ NUM_SHOWN = 12
 
 def build_task(experiment: Experiment) -> NerTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return NerTask(experiment, folder, info)
+    return NerTask(experiment, *prepare_once(experiment, prepare, is_whole))
 
 
 class NerTask:

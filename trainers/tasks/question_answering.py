@@ -13,14 +13,11 @@ from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks import QuestionAnswering
 from trainers.answers import AnswerF1, ExactMatch, best_span, judge
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.once import make_once
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.question_rows import CollateQuestions, QuestionDataset, Questions, usable_questions, write_questions
 from trainers.rendering import escaped, table
@@ -40,10 +37,7 @@ SPLITS = ("train", "validation", "test")
 
 def build_task(experiment: Experiment) -> QuestionAnsweringTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return QuestionAnsweringTask(experiment, folder, info)
+    return QuestionAnsweringTask(experiment, *prepare_once(experiment, prepare, is_whole))
 
 
 class QuestionAnsweringTask:

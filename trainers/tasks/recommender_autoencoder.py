@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.once import make_once
 from trainers.own_networks import build_sized_network, save_sized_network
 from trainers.ratings.dataset import PadItems, PeopleDataset, as_vectors, write_people
 from trainers.ratings.likes import number_likes, read_catalogue, read_likes
@@ -34,10 +31,7 @@ NUM_SHOWN, MAX_SHOWN_ITEMS = 6, 12
 
 def build_task(experiment: Experiment) -> RecommenderTask:
     """Returns the task with its ratings read; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return RecommenderTask(experiment, folder, info)
+    return RecommenderTask(experiment, *prepare_once(experiment, prepare))
 
 
 class RecommenderTask:

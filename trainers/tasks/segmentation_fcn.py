@@ -17,7 +17,8 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import SegmentationFcn
 from trainers.batch_norm import set_batch_norm
-from trainers.images.annotated import AnnotatedSamples, TargetReader, prepared, write_annotated
+from trainers.data_facts import prepare_once
+from trainers.images.annotated import AnnotatedSamples, TargetReader, write_annotated
 from trainers.images.coco import Annotated, Annotation, FilesBelow, load_annotated
 from trainers.images.dataset import PictureDataset, sample_seed, seeded
 from trainers.images.marking_networks import SEGMENTATION, Recipe, build_marking_network, find_recipe, save_marking_network, saved_statistics
@@ -37,7 +38,7 @@ MOST_CATEGORIES = IGNORED
 
 def build_task(experiment: Experiment) -> SegmentationFcnTask:
     """Returns the task with its masks drawn; ranks that call this together share one preparation."""
-    return SegmentationFcnTask(experiment, *prepared(experiment, prepare))
+    return SegmentationFcnTask(experiment, *prepare_once(experiment, prepare))
 
 
 class SegmentationFcnTask(AnnotatedSamples):

@@ -15,13 +15,10 @@ from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks.seq2seq import Seq2Seq
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.once import make_once
 from trainers.pretrained import load_model, load_tokenizer
 from trainers.rendering import escaped, table
 from trainers.rows import BadRows, Split
@@ -39,10 +36,7 @@ TARGET = "targets"
 
 def build_task(experiment: Experiment) -> Seq2SeqTask:
     """Returns the task with its data prepared; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return Seq2SeqTask(experiment, folder, info)
+    return Seq2SeqTask(experiment, *prepare_once(experiment, prepare, is_whole))
 
 
 class Seq2SeqTask:

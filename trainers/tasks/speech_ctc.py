@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks.speech_ctc import SpeechCtc
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide
-from trainers.once import make_once
 from trainers.own_networks import build_sized_network, save_sized_network
 from trainers.rendering import escaped, table
 from trainers.rows import BadRows, Split
@@ -40,10 +37,7 @@ NUM_SHOWN = 8
 
 def build_task(experiment: Experiment) -> SpeechCtcTask:
     """Returns the task with its recordings read; ranks that call this together share one preparation."""
-    folder = make_once(prepared_dir(experiment), lambda folder: (folder / INFO_FILE).is_file(), lambda folder: prepare(experiment, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return SpeechCtcTask(experiment, folder, info)
+    return SpeechCtcTask(experiment, *prepare_once(experiment, prepare))
 
 
 class SpeechCtcTask:

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from launch.config.prepared import INFO_FILE, prepared_dir
-from launch.config.run_dir import read_json
 from launch.config.tasks.texts import Pooling, TextsSection
 from trainers.columns import Indices
-from trainers.data_facts import write_facts
+from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
 from trainers.first_token import read_first_token
-from trainers.once import make_once
 from trainers.packing import first_position, pack, prove_packed_texts
 from trainers.pooled import build_pooled
 from trainers.pretrained import load_model, load_tokenizer
@@ -106,10 +103,8 @@ def prepared(experiment: Experiment, read_labels: ReadLabels, source: str | None
         source: of the data, where the task knows more of it than data.source says.
     """
     data = experiment.data if source is None else experiment.data.model_copy(update={"source": source})
-    folder = make_once(prepared_dir(experiment), is_whole, lambda folder: prepare(experiment.model_copy(update={"data": data}), read_labels, folder))
-    info = read_json(folder / INFO_FILE)
-    assert info is not None, folder
-    return folder, info
+    known = experiment.model_copy(update={"data": data})
+    return prepare_once(experiment, lambda _, folder: prepare(known, read_labels, folder), is_whole)
 
 
 def prepare(experiment: Experiment, read_labels: ReadLabels, folder: Path) -> None:

@@ -55,6 +55,11 @@ def test_the_lines_of_a_pooled_model_read_the_folder_themselves(tmp_path: Path) 
     assert usage(run, Path("/out"))[1] == 'predict = load_pooled("/out")'
 
 
+def test_the_lines_of_a_model_that_writes_load_it_in_int8(tmp_path: Path) -> None:
+    lines = usage(run_of(tmp_path, "{kind: seq2seq}"), Path("/out"))
+    assert 'tokenizer, model = AutoTokenizer.from_pretrained("/out"), load_int8("/out")' in lines
+
+
 @pytest.mark.parametrize(
     ("task", "is_finished", "kind", "message"),
     [

@@ -83,3 +83,11 @@ def test_every_shipped_pipeline_is_named_as_its_file_and_each_of_its_stages_reso
     assert pipeline.name == path.stem
     for stage in pipeline.stages:
         resolve(load_experiment(stage.experiment, pipeline.checked(stage)))
+
+
+def test_a_student_s_teacher_and_weights_are_those_of_an_earlier_stage() -> None:
+    pipeline = load_pipeline(shipped_configs() / "pipelines" / "teacher_then_student.yaml")
+    base, (teacher, student) = Path("/runs/x"), pipeline.stages
+    assert student.begins_with == {"model.source": "teacher", "task.teacher": "teacher"}
+    run = pipeline.stage_dir(base, teacher)
+    assert pipeline.started(base, student)[-2:] == (f"model.source={run}", f"task.teacher={run}")

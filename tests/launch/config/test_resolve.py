@@ -70,6 +70,7 @@ def test_last_smaller_batch_is_a_step():
         (["data.columns=[text, label, text]"], "data.columns", "'text' stands 2 times"),
         (["data.splits.validation=null", "evaluate.early_stopping.patience=2"], "evaluate.early_stopping", "needs a validation split"),
         (["data.splits.validation=null", "schedule.name=plateau"], "schedule.name", "needs a validation split"),
+        (["task.packing=true", "task.pooling=mean"], "task.packing", "reads the library's own head, and task.pooling puts another in its place"),
         (["optimizer.momentum=0.9"], "optimizer.momentum", "has no meaning for adamw"),
         (["optimizer.name=sgd", "optimizer.eps=1e-6"], "optimizer.eps", "has no meaning for sgd"),
         (["optimizer.name=sgd", "optimizer.nesterov=true"], "optimizer.nesterov", "needs a momentum"),

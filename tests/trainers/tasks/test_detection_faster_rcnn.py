@@ -12,8 +12,7 @@ from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from launch.config.errors import ConfigError
-from launch.config.experiment import Experiment
-from tests.tiny_annotated import annotation, tiny_coco
+from tests.tiny_annotated import annotated_experiment, annotation, tiny_coco
 from tests.trainers.images.test_coco import change
 from trainers.images.markers import load_detector
 from trainers.images.mean_average_precision import CocoAveragePrecision
@@ -34,19 +33,8 @@ def coco(tmp_path: Path) -> Path:
     return tiny_coco(tmp_path / "coco")
 
 
-def built(folder: Path, model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **task: Any) -> DetectionFasterRcnnTask:
-    return build_task(
-        Experiment.model_validate(
-            {
-                "name": "boxes",
-                "model": model or TINY,
-                "task": {"kind": "detection_faster_rcnn"} | task,
-                "data": {"source": str(folder), "splits": {"train": "train.json", "validation": "val.json"}} | (data or {}),
-                "train": {"duration": "1 epoch", "global_batch_size": 4},
-                "optimizer": {"lr": 0.1},
-            }
-        )
-    )
+def built(folder: Path, model: dict[str, Any] = TINY, data: dict[str, Any] | None = None, **task: Any) -> DetectionFasterRcnnTask:
+    return build_task(annotated_experiment(folder, model, {"kind": "detection_faster_rcnn"} | task, data or {}))
 
 
 def test_boxes_are_mirrored_with_their_picture_as_seed_epoch_and_index_say(coco):
@@ -96,13 +84,13 @@ def test_a_pictures_loss_does_not_depend_on_its_batch_nor_on_the_global_random_s
     together, count = task.train_loss(network, task.collate([samples[0, index] for index in range(4)]), 0.0)
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    alone = [float(task.train_loss(network, task.collate([samples[0, index]]), 0.0)[0]) for index in range(4)]
-    assert float(together) == pytest.approx(sum(alone), rel=1e-6)
+    alone = [float(task.train_loss(network, task.collate([samples[0, index]]), 0.0)[0].detach()) for index in range(4)]
+    assert float(together.detach()) == pytest.approx(sum(alone), rel=1e-6)
     assert (int(count), task.batch_count(task.collate([samples[0, 0]]))) == (4, 1)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
     losses, _, (indices, found, truths) = task.evaluate_batch(network.eval(), task.collate([samples[0, index] for index in range(4)]))
-    assert losses.tolist() == pytest.approx(alone, rel=1e-5)
+    assert losses.detach().tolist() == pytest.approx(alone, rel=1e-5)
     assert (indices.tolist(), len(found), len(truths)) == ([0, 1, 2, 3], 4, 4)
     assert not network.rpn.training
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from launch.config.prepared import read_prepared
 from launch.config.tasks import Multitask
 from tests.tiny import tiny_bert, tiny_sentences
 from tests.tiny_texts import tiny_tagged
+from trainers.int8 import quantize, save_int8
 from trainers.multihead import load_multihead
 from trainers.tasks import Draws, build_task
 from trainers.tasks.multitask import MetricsOfParts, MultitaskTask
@@ -132,7 +131,9 @@ def test_each_task_is_judged_by_its_own_metrics_and_the_score_is_their_mean(valu
     assert {name for name, value in found.items() if value.ndim == 0} | {"loss"} == set(experiment.task.metrics() or ())
 
 
-def test_what_is_saved_predicts_for_each_task_and_its_body_is_read_by_transformers(values: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_saved_predicts_for_each_task_and_its_body_is_read_by_transformers(
+    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoModel
 
     experiment, task = build(values)
@@ -149,8 +150,21 @@ def test_what_is_saved_predicts_for_each_task_and_its_body_is_read_by_transforme
     body = AutoModel.from_pretrained(tmp_path / "model")
     assert torch.equal(body.encoder.layer[1].output.dense.weight, network.body.encoder.layer[1].output.dense.weight)
     assert isinstance(experiment.task, Multitask)
-    lines = [line.format(model=tmp_path / "model") for line in experiment.task.usage()]
-    assert "{'" in subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
+    exec("\n".join(line.format(model=tmp_path / "model") for line in experiment.task.usage()))
+    assert "{'" in capsys.readouterr().out
+
+
+def test_what_is_exported_predicts_for_each_task(values: dict[str, Any], tmp_path: Path) -> None:
+    _, task = build(values)
+    network: Any = task.build_model().eval()
+    task.save(network, tmp_path / "model", network.state_dict())
+    before = load_multihead(tmp_path / "model")("mood", "good film")
+    quantize(network)
+    save_int8(network, tmp_path / "model")
+    after = load_multihead(tmp_path / "model")("mood", "good film")
+    assert isinstance(before, dict)
+    assert after == pytest.approx(before, abs=0.01)
+    assert after != before
 
 
 @pytest.mark.parametrize(

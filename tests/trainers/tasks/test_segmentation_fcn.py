@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from launch.config.errors import ConfigError
-from launch.config.experiment import Experiment
-from tests.tiny_annotated import tiny_coco, write_squares
+from tests.tiny_annotated import annotated_experiment, tiny_coco, write_squares
 from trainers.images.markers import load_segmenter
 from trainers.tasks.segmentation_fcn import SegmentationFcnTask, build_task
 
@@ -32,19 +31,8 @@ def coco(tmp_path: Path) -> Path:
     return tiny_coco(tmp_path / "coco")
 
 
-def built(folder: Path, model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **task: Any) -> SegmentationFcnTask:
-    return build_task(
-        Experiment.model_validate(
-            {
-                "name": "masks",
-                "model": model or TINY,
-                "task": {"kind": "segmentation_fcn", "size": 32} | task,
-                "data": {"source": str(folder), "splits": {"train": "train.json", "validation": "val.json"}} | (data or {}),
-                "train": {"duration": "1 epoch", "global_batch_size": 4},
-                "optimizer": {"lr": 0.1},
-            }
-        )
-    )
+def built(folder: Path, model: dict[str, Any] = TINY, data: dict[str, Any] | None = None, **task: Any) -> SegmentationFcnTask:
+    return build_task(annotated_experiment(folder, model, {"kind": "segmentation_fcn", "size": 32} | task, data or {}))
 
 
 class Says(nn.Module):
