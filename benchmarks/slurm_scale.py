@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_runs(folder / "runs", options.runs)
-        for _ in range(3):
+        for _ in range(5):
             timed(f"status over {options.runs} run directories", "status", "--run-root", str(folder / "runs"))
         experiment, site = make_experiment(folder)
         words = ["submit", str(experiment), "--cluster", str(site), "--run-root", str(folder / "new")]
