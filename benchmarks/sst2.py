@@ -41,6 +41,10 @@ class Outcome:
     cpu_seconds: float
     samples_per_second: float
 
+    def row(self) -> str:
+        dev, test = with_error(self.dev, self.num_dev), with_error(self.test, self.num_test)
+        return f"{dev:>16}{test:>18}{self.seconds:>14.0f} s{self.cpu_seconds:>10.1f} s{self.samples_per_second:>12.1f} samples/s"
+
 
 def main() -> None:
     """Prints one table; with --stock it is the Trainer's process, and writes what came out."""
@@ -62,17 +66,14 @@ def main() -> None:
     print(f"{'':<14}{'dev':>16}{'test':>18}{'whole process':>16}{'of it CPU':>12}{'training':>22}")
     ratios, cpu_ratios = [], []
     for _ in range(options.rounds):
+        results: dict[str, Outcome] = {}
         with tempfile.TemporaryDirectory() as scratch:
-            results = {
-                "fullrank": run_fullrank(data.absolute(), options, Path(scratch) / "run"),
-                "HF Trainer": run_stock(options, Path(scratch) / "stock.json"),
-            }
-        for name, result in results.items():
-            dev, test = with_error(result.dev, result.num_dev), with_error(result.test, result.num_test)
-            print(
-                f"{name:<14}{dev:>16}{test:>18}{result.seconds:>14.0f} s{result.cpu_seconds:>10.1f} s{result.samples_per_second:>12.1f} samples/s",
-                flush=True,
-            )
+            for name in ("fullrank", "HF Trainer"):
+                own = name == "fullrank"
+                results[name] = (
+                    run_fullrank(data.absolute(), options, Path(scratch) / "run") if own else run_stock(options, Path(scratch) / "stock.json")
+                )
+                print(f"{name:<14}{results[name].row()}", flush=True)
         ratios.append(results["fullrank"].samples_per_second / results["HF Trainer"].samples_per_second)
         cpu_ratios.append(results["HF Trainer"].cpu_seconds / results["fullrank"].cpu_seconds)
         options.seed += 1

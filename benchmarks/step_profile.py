@@ -78,9 +78,9 @@ def main() -> None:
     ratios = [one / other for one, other in zip(first, second, strict=True)]
     print(f"{'ratio':<24}{statistics.median(ratios):7.2f} (median over the batches); of all together {sum(first) / sum(second):.2f}\n", flush=True)
     tables = {name: process.ask("shares", range(NUM_WARM_UP, NUM_WARM_UP + NUM_PROFILED)) for name, process in processes.items()}
-    print(f"{'ms of CPU a step':<40}" + "".join(f"{name:>26}" for name in tables))
+    print(f"{f'share of a step, of {NUM_PROFILED} steps':<40}" + "".join(f"{name:>26}" for name in tables))
     for part in [*PARTS, THE_REST]:
-        print(f"{part:<40}" + "".join(f"{1000 * table[part]:>26.1f}" for table in tables.values()))
+        print(f"{part:<40}" + "".join(f"{table[part] / sum(table.values()):>26.1%}" for table in tables.values()))
     for process in processes.values():
         process.end()
 

@@ -189,8 +189,8 @@ def segmentation_fcn(folder: Path) -> Sections:
     return {
         "model": {"class": network, "kwargs": {"width": 0.1}, "dropout": 0.0, "batch_norm": "frozen"},
         "task": {"kind": "segmentation_fcn", "size": 32, "crop": "resized", "flip": 0.5, "unlabelled": "background"},
-        "data": {"source": str(tiny_coco(folder / "coco", 20, 9)), **ANNOTATED},
-        "evaluate": {"metric": "miou", "mode": "max", "every": "4 steps", "batch_size": 4},
+        "data": {"source": str(tiny_coco(folder / "coco", 20, 3)), **ANNOTATED},
+        "evaluate": {"metric": "miou", "mode": "max", "every": "5 steps", "batch_size": 1},
     }
 
 
@@ -199,9 +199,9 @@ def detection_faster_rcnn(folder: Path) -> Sections:
     return {
         "model": {"class": "trainers.architectures.mobilenet_markers:MobileNetFasterRcnn", "kwargs": sizes},
         "task": {"kind": "detection_faster_rcnn", "flip": 0.5},
-        "data": {"source": str(tiny_coco(folder / "coco", 11, 3)), **ANNOTATED},
+        "data": {"source": str(tiny_coco(folder / "coco", 11, 2)), **ANNOTATED},
         "train": {"duration": "7 steps", "global_batch_size": 4, "micro_batch_size": 1},
-        "evaluate": {"metric": "map", "mode": "max", "every": "4 steps", "batch_size": 1},
+        "evaluate": {"metric": "map", "mode": "max", "every": "5 steps", "batch_size": 1},
     }
 
 

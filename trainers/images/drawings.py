@@ -58,7 +58,8 @@ def draw_boxes(path: Path, rows: Sequence[tuple[Tensor, Sequence[Mapping[str, An
     """Writes a row a picture, once with each of its sets of boxes.
 
     Args:
-        rows: pixels, uint8 [C, H, W], and sets of boxes, [N, 4], corners, with labels, [N], from 1, and perhaps scores, [N].
+        rows: pixels, uint8 [C, H, W], and sets of boxes, [N, 4], corners, with labels, [N], from 1, and perhaps scores or is_crowd, [N]; the
+            box of a crowd is dashed.
     """
     figure, panels = _panels([pixels for pixels, _ in rows], titles)
     for axes, (pixels, sets) in zip(panels, rows, strict=True):
@@ -74,10 +75,12 @@ def colour_of(number: int) -> tuple[float, float, float]:
 
 
 def _add_boxes(panel: Axes, boxes: Mapping[str, Any], label_names: Sequence[str]) -> None:
-    scores = boxes["scores"].tolist() if "scores" in boxes else [None] * len(boxes["labels"])
-    for (left, top, right, bottom), label, score in zip(boxes["boxes"].tolist(), boxes["labels"].tolist(), scores, strict=True):
-        colour, said = colour_of(label - 1), label_names[label - 1] + (f" {score:.2f}" if score is not None else "")
-        panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.6))
+    labels = boxes["labels"].tolist()
+    scores = [f" {score:.2f}" for score in boxes["scores"].tolist()] if "scores" in boxes else [""] * len(labels)
+    lines = ["--" if is_crowd else "-" for is_crowd in boxes["is_crowd"].tolist()] if "is_crowd" in boxes else ["-"] * len(labels)
+    for (left, top, right, bottom), label, score, line in zip(boxes["boxes"].tolist(), labels, scores, lines, strict=True):
+        colour, said = colour_of(label - 1), label_names[label - 1] + score
+        panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.6, linestyle=line))
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
         panel.text(left, top, said, fontsize=6.5, color="white", va="bottom", bbox=box, parse_math=False, clip_on=True)
 
