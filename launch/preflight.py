@@ -118,7 +118,7 @@ def check_offload(plan: LaunchPlan, probe: Probe) -> list[Problem]:
 
 
 def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
-    return [plan.loaded.problem(key, f"there is no {path}", fix="check the path") for key, path in probe.missing_paths.items()]
+    return [plan.loaded.problem(key, f"there is no {path}{_meant(key, probe)}", fix="check the path") for key, path in probe.missing_paths.items()]
 
 
 def check_code_files(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
@@ -141,7 +141,7 @@ def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Proble
     return [
         plan.loaded.problem(
             key,
-            f"{name} is no folder here and not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
+            f"{name} is no folder here{_meant(key, probe)} and not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
             fix=f"{key}=./the-right-folder, or unset HF_HUB_OFFLINE",
         )
         for key, name in _uncached(probe).items()
@@ -154,11 +154,16 @@ def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     return [
         plan.loaded.problem(
             key,
-            f"{name} is no folder here and not in the hub cache, and {probe.unreachable_hub} does not answer",
+            f"{name} is no folder here{_meant(key, probe)} and not in the hub cache, and {probe.unreachable_hub} does not answer",
             fix=f"{key}=./the-right-folder; or fullrank fetch where there is a network, with HF_HOME and FULLRANK_CACHE on a shared disk",
         )
         for key, name in _uncached(probe).items()
     ]
+
+
+def _meant(key: str, probe: ExperimentProbe) -> str:
+    """Returns what there is of a similar name, in words."""
+    return f" (did you mean {probe.near_paths[key]}?)" if key in probe.near_paths else ""
 
 
 def _uncached(probe: ExperimentProbe) -> dict[str, str]:

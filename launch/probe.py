@@ -23,6 +23,7 @@ from launch.gpus import Gpu, probe_gpus
 from launch.missing_code import find_missing_code
 from launch.model_files import probe_model_size
 from launch.model_size import ModelSize, UnknownSize
+from launch.near_paths import find_near_paths
 from launch.samples import SampleCount, count_train_samples
 from launch.unfit_sources import find_unfit_sources
 
@@ -113,6 +114,7 @@ class ExperimentProbe(Probe):
     Args:
         model, data: what the two sources name.
         missing_paths: keys of the experiment whose local path is not there, with that path.
+        near_paths: keys of the experiment whose path or hub name is not there, with the nearest name that is.
         is_offline: whether the hub is switched off (HF_HUB_OFFLINE).
         hub_cached: keys of the experiment whose hub name is in the local hub cache, or prepared.
         unreachable_hub: the hub's URL, if one of the names must be fetched and it does not answer.
@@ -137,6 +139,7 @@ class ExperimentProbe(Probe):
     others: Mapping[str, Source] = field(default_factory=dict)
     missing_code: tuple[Problem, ...] = ()
     unfit_sources: tuple[Problem, ...] = ()
+    near_paths: dict[str, str] = field(default_factory=dict)
 
 
 def probe(run_path: Path, code: Path) -> Probe:
@@ -154,14 +157,17 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
     data = parse_source(experiment.data.source, "data.source")
     others = {key: parse_source(text, key) for key, text in experiment.task.sources().items()}
     hub_cached = _hub_cached(experiment, model, data, others)
-    hub_names = {key for key, source in {"model.source": model, "data.source": data, **others}.items() if isinstance(source, HubName)}
+    sources = {"model.source": model, "data.source": data, **others}
+    hub_names = {key for key, source in sources.items() if isinstance(source, HubName)}
+    missing_paths = _missing_paths(experiment, model, data, others)
     return ExperimentProbe(
         **vars(probe(run_path, Path.cwd())),
         model=model,
         data=data,
         samples=count_train_samples(experiment, data),
         others=others,
-        missing_paths=_missing_paths(experiment, model, data, others),
+        missing_paths=missing_paths,
+        near_paths=find_near_paths(missing_paths, {key: sources[key] for key in hub_names - hub_cached}),
         is_offline=is_hub_offline(),
         hub_cached=hub_cached,
         unreachable_hub=_unreachable_hub(hub_names - hub_cached),

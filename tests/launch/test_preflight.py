@@ -66,6 +66,12 @@ def test_missing_local_path_names_where_it_was_set(make_plan, make_probe):
         preflight(make_plan(probe=probe), probe)
 
 
+def test_nearest_name_stands_beside_what_is_missing(make_plan, make_probe):
+    probe = make_probe(missing_paths={"model.source": Path("/no/model")}, near_paths={"model.source": "/no/models"})
+    with pytest.raises(ConfigError, match=r"model.source: there is no /no/model \(did you mean /no/models\?\)"):
+        preflight(make_plan(probe=probe), probe)
+
+
 def test_hub_name_that_is_not_cached_while_the_hub_is_off(make_plan, make_probe):
     found = problems(make_plan, make_probe, is_offline=True, hub_cached=frozenset({"data.source"}))
     assert found == (ConfigError, ["owner/model is no folder here and not in the hub cache, and the hub is switched off (HF_HUB_OFFLINE)"])

@@ -124,6 +124,14 @@ def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
     assert answers.missing_paths == {"model.source": tmp_path / "model", "data.splits.validation": tmp_path / "data" / "dev.tsv"}
 
 
+def test_a_mistyped_folder_is_told_of_the_one_that_is_there(experiment_file, tmp_path, monkeypatch):
+    (tmp_path / "reviews").mkdir()
+    monkeypatch.chdir(tmp_path)
+    overrides = ["data.source=review", f"model.source={tmp_path}/revews"]
+    answers = probe_experiment(load_experiment(str(experiment_file), overrides).experiment, tmp_path / "run", experiment_file)
+    assert answers.near_paths == {"data.source": "./reviews", "model.source": f"{tmp_path}/reviews"}
+
+
 def test_wandb_login_is_a_key_in_the_environment_or_in_netrc(experiment_file, tmp_path, monkeypatch):
     experiment = load_experiment(str(experiment_file)).experiment
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
