@@ -18,7 +18,7 @@ from launch.config.errors import ConfigError
 from launch.config.run_dir import RunDir
 from launch.plan import LaunchPlan
 from launch.plan_script import ScriptPlan
-from launch.plan_slurm import JobOptions, SlurmJob, directives, node_machine, plan_job, warning_time
+from launch.plan_slurm import Before, JobOptions, SlurmJob, directives, node_machine, plan_job, warning_time
 from launch.render_slurm import comment, directive, render_sbatch
 from launch.restarts import Restart
 from launch.save_time import SaveTime
@@ -244,3 +244,8 @@ def test_stock_form_puts_back_only_what_has_trained(trains, is_requeued, make_jo
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node1"}
     ended = subprocess.run(["bash", str(tmp_path / "script")], env=environment, capture_output=True, text=True, timeout=200)
     assert (ended.returncode, (tmp_path / "requeued").exists()) == (0 if trains else 1, is_requeued), ended.stderr
+
+
+@pytest.mark.parametrize(("jobs", "dependency"), [(("12",), "afterok:12"), (("12", "13"), "afterany:13")], ids=["a job", "a chain"])
+def test_a_stage_waits_for_the_last_job_of_the_one_before(jobs, dependency):
+    assert Before(Path("/runs/first"), jobs).dependency == dependency

@@ -95,3 +95,16 @@ def test_other_verbs_say_that_it_is_a_pipeline(fullrank, pipeline_file) -> None:
         answer = fullrank(*words)
         assert answer.code == 2
         assert "pipeline" in answer.err
+
+
+def test_submit_makes_a_script_a_stage(fullrank, pipeline_file, base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("launch.cli.submit.has_slurm", lambda: False)
+    (tmp_path / "site.yaml").write_text("cpus_per_node: 2\n")
+    words = ("submit", pipeline_file, "--cluster", tmp_path / "site.yaml", "--run-dir", base, "--dry-run")
+    answer = fullrank(*words)
+    assert answer.code == 0, answer.err
+    dirs = [line.removeprefix("RUN_DIR=") for line in answer.out.splitlines() if line.startswith("RUN_DIR=")]
+    assert dirs == [str(base.with_name(name)) for name in ("id.1-first", "id.2-second")]
+    assert not base.parent.exists()
+    refused = fullrank(*words, "--seeds", "2")
+    assert (refused.code, "--seeds and --grid are for one experiment" in refused.err) == (2, True)
