@@ -37,12 +37,12 @@ class Packing:
 
     def spread(self, packed: Tensor) -> Tensor:
         """Returns [B, L, ...] of [1, N, ...], zero where there is no token."""
-        spread: Tensor = _Spread.apply(packed[0], self.slots, self.is_token.numel())  # type: ignore[no-untyped-call]
+        spread: Tensor = _Spread.apply(packed[0], self.slots, self.is_token.numel())
         return spread.unflatten(0, self.is_token.shape)
 
     def collect(self, spread: Tensor) -> Tensor:
         """Returns [1, N, ...] of [B, L, ...]."""
-        collected: Tensor = _Collect.apply(spread.flatten(0, 1), self.slots)  # type: ignore[no-untyped-call]
+        collected: Tensor = _Collect.apply(spread.flatten(0, 1), self.slots)
         return collected[None]
 
 
@@ -70,8 +70,8 @@ class _Collect(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        spread = gradient.new_zeros(context.num_places, *gradient.shape[1:])
-        return spread.index_copy_(0, *context.saved_tensors, gradient), None
+        (places,) = context.saved_tensors
+        return gradient.new_zeros(context.num_places, *gradient.shape[1:]).index_copy_(0, places, gradient), None
 
 
 def use_attention(network: Any) -> None:

@@ -1,6 +1,7 @@
 """Networks in 8-bit integers for CPUs: linear layers whose inputs are rounded as they come (dynamic quantisation), and embeddings.
 
-Of each row of a weight matrix the largest value becomes 127: symmetric, one scale a row. A linear layer rounds what it is given, multiplies
+Symmetric, one scale a row: the largest value of an embedding's row becomes 127, that of a linear layer's row 63, because AVX2 adds two products of
+a weight and an 8-bit input in 16 bits (2 x 63 x 255 < 2^15). A linear layer rounds what it is given, multiplies
 integers and gives back float32 (FBGEMM, the kernels behind torch's quantize_dynamic); an embedding gives back its rows in float32.
 torch 2.15 has no other int8 product for CPUs without VNNI that is faster than float32: torch._int_mm, which torchao builds on, took 51 to 67 times
 as long (384 x 1536, 24 and 192 rows, AVX2).
@@ -23,7 +24,7 @@ INT8_FILE = "int8.safetensors"
 """Beside config.json and the tokenizer's files: every tensor; those of a layer in int8 are its weight and its scale."""
 
 _SCALE = "scale"
-_LARGEST = 127
+_LARGEST_OF_ROW = {nn.Linear: 63, nn.Embedding: 127}
 
 
 class Int8Linear(nn.Module):
@@ -44,8 +45,8 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if self._packed is None:
             self._packed = _pack(self.weight, self.scale, self.bias)
-        # reduce_range: 7 bits of the inputs, as torch's own layer does, because AVX2 adds two products in 16 bits.
-        product: Tensor = torch.ops.quantized.linear_dynamic(inputs.float(), self._packed, reduce_range=True)
+        # torch's own layer takes 8 bits for weights and 7 for inputs (reduce_range), whose outliers need the bit more.
+        product: Tensor = torch.ops.quantized.linear_dynamic(inputs.float(), self._packed, reduce_range=False)
         return product
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,9 +72,9 @@ class Int8Embedding(nn.Module):
 
 def quantize(network: nn.Module) -> list[str]:
     """Replaces the linear layers and embeddings of a network, on the CPU, and returns their names; whatever else it has stays in float32."""
-    found = [(name, layer) for name, layer in network.named_modules() if type(layer) in (nn.Linear, nn.Embedding)]
+    found = [(name, layer) for name, layer in network.named_modules() if type(layer) in _LARGEST_OF_ROW]
     for name, layer in found:
-        scale, weight = round_rows(layer.weight.detach().float())
+        scale, weight = round_rows(layer.weight.detach().float(), _LARGEST_OF_ROW[type(layer)])
         new = _stand_in(layer)
         tensors = {"weight": weight, _SCALE: scale} | ({"bias": layer.bias.detach().float()} if getattr(layer, "bias", None) is not None else {})
         new.load_state_dict(tensors)
@@ -81,10 +82,10 @@ def quantize(network: nn.Module) -> list[str]:
     return [name for name, _ in found]
 
 
-def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+def round_rows(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:
     """Returns (scale, float32 [N]; rows, int8 [N, D]) of float32 [N, D]: rows * scale is at most half a scale away from each value."""
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
-    return scale, (weight / scale[:, None]).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
+    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / largest
+    return scale, (weight / scale[:, None]).round().clamp(-largest, largest).to(torch.int8)
 
 
 def save_int8(network: nn.Module, folder: Path) -> Path:

@@ -16,9 +16,9 @@ from trainers.export import export
 from trainers.int8 import INT8_FILE, Int8Embedding, Int8Linear, load_int8, quantize, round_rows, save_int8
 
 
-def test_the_largest_value_of_each_row_becomes_127_and_none_moves_by_more_than_half_a_step() -> None:
+def test_the_largest_value_of_each_row_becomes_the_largest_integer_and_none_moves_by_more_than_half_a_step() -> None:
     weight = torch.tensor([[0.5, -1.27, 0.004], [0.0, 0.0, 0.0]])
-    scale, rows = round_rows(weight)
+    scale, rows = round_rows(weight, 127)
     assert rows.tolist() == [[50, -127, 0], [0, 0, 0]]
     assert scale[0].item() == pytest.approx(0.01)
     assert (weight - rows * scale[:, None]).abs().max().item() <= 0.005
@@ -29,11 +29,11 @@ def test_a_linear_layer_in_int8_gives_what_the_rounded_integers_give() -> None:
     network = nn.Sequential(nn.Linear(16, 8))
     weight, bias, inputs = network[0].weight.detach().clone(), network[0].bias.detach().clone(), torch.randn(5, 3, 16)
     assert quantize(network) == ["0"]
-    scale, rows = round_rows(weight)
+    scale, rows = round_rows(weight, 63)
     low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 0.0)
-    step = (high - low) / 127  # 7 bits for the inputs
+    step = (high - low) / 255  # 8 bits for the inputs
     zero = round(-low / step)
-    rounded = ((inputs / step).round() + zero).clamp(0, 127) - zero
+    rounded = ((inputs / step).round() + zero).clamp(0, 255) - zero
     expected = (rounded * step) @ (rows * scale[:, None]).T + bias
     with torch.inference_mode():
         assert torch.allclose(network(inputs), expected, atol=1e-5)

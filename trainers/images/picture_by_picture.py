@@ -34,6 +34,10 @@ class PictureByPicture(nn.Module):
         self.backbone: Any = with_frozen_batch_norm(network.backbone)
         self.rpn: Any = with_frozen_batch_norm(network.rpn)
         self.roi_heads: Any = with_frozen_batch_norm(network.roi_heads)
+        # torchvision computes places in the type of these outputs, and bfloat16 would round them to whole pixels from 128 on.
+        heads: list[Any] = [self.rpn.head, self.roi_heads.box_predictor]
+        for head in heads:
+            head.register_forward_hook(give_float32)
 
     def forward(
         self, pictures: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
@@ -84,6 +88,11 @@ def set_sizes(network: PictureByPicture, size: int | None, max_size: int | None)
     if max_size is not None:
         network.transform.max_size = max_size
     return network
+
+
+def give_float32(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Forward hook: returns the output, tensors in tuples and lists, in float32."""
+    return output.float() if isinstance(output, Tensor) else type(output)(give_float32(module, inputs, part) for part in output)
 
 
 def with_frozen_batch_norm(module: nn.Module) -> nn.Module:

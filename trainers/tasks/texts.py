@@ -43,7 +43,7 @@ class TextsTask:
         self.collate = PadTokens(info["pad_token_id"], info["padding_side"])
         self._experiment, self._options = experiment, experiment.task
         self._folder = folder
-        self._first_position = 0
+        self._first_position: int | None = None  # of a packed text, once the model is known to keep them apart
 
     @property
     def pooling(self) -> Pooling | None:
@@ -76,13 +76,13 @@ class TextsTask:
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns float32 [B, C], or [B, 1] for a value."""
         inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        if self._options.packing:
+        if self._first_position is not None:
             inputs = pack(inputs, self._first_position)
         return model(**inputs).logits.float()
 
     def batch_size_stats(self, batch: Batch) -> tuple[int, int]:
         num_real = int(batch["attention_mask"].sum())
-        return num_real, num_real if self._options.packing else batch["attention_mask"].numel()
+        return num_real, num_real if self._first_position is not None else batch["attention_mask"].numel()
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
         """Returns what the model read, its tokens as text again; a word that is not in the vocabulary stands as the model saw it ([UNK])."""

@@ -118,6 +118,15 @@ def test_frozen_batch_norm_is_batch_norm_in_evaluation_mode():
     assert torch.allclose(frozen(pixels), wanted, atol=1e-6)
 
 
+def test_boxes_are_not_rounded_by_half_precision(coco):
+    task = built(coco)
+    network, batch = task.build_model(), task.collate([task.dataset("train")[0, 0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = task.train_loss(network, batch, 0.0)
+        _, _, (_, (found,), _) = task.evaluate_batch(network.eval(), batch)
+    assert (loss.dtype, found["boxes"].dtype, found["scores"].dtype) == (torch.float32,) * 3
+
+
 def boxes(*rows: tuple[float, ...]) -> dict[str, torch.Tensor]:
     """Returns boxes of (left, top, right, bottom, label, score or is_crowd)."""
     table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)

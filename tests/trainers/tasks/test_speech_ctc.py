@@ -168,4 +168,4 @@ def test_the_data_decides_the_sizes_and_a_hub_model_is_refused(tmp_path):
     with pytest.raises(ConfigError) as error:
         resolve(load_experiment(str(path), ["model.source=facebook/wav2vec2-base", "model.class=null", "train.label_smoothing=0.1"]))
     assert "speech_ctc trains a network of a class" in str(error.value)
-    assert "train.label_smoothing: has no meaning for speech_ctc" in str(error.value)
+    assert "train.label_smoothing=0.1: has no meaning for speech_ctc" in str(error.value)

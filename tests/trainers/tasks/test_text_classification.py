@@ -68,6 +68,20 @@ def test_samples_are_tokenised_counted_and_split(values: dict[str, Any], tmp_pat
     assert list(build_task(experiment(values, task__max_length=6)).lengths("train")) == [min(length, 6) for length in lengths]
 
 
+def test_packed_texts_lose_what_padded_ones_lose_and_no_padding_is_counted(values: dict[str, Any]) -> None:
+    values["model"]["dropout"] = 0.0
+    losses, counts = [], []
+    for packing in (False, True):
+        task = build_task(experiment(values, task__packing=packing))
+        batch, model = first_batch(task), task.build_model().train()
+        losses.append(float(task.train_loss(model, batch, 0.0)[0].detach()))
+        counts.append(task.batch_size_stats(batch))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    (real, padded), packed = counts
+    assert real < padded
+    assert packed == (real, real)
+
+
 def test_a_batch_is_padded_to_its_longest(values: dict[str, Any]) -> None:
     task = build_task(experiment(values))
     batch = first_batch(task)
