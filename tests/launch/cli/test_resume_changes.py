@@ -40,7 +40,7 @@ def test_strategy_may_change(fullrank, stopped):
 def test_what_would_be_another_training_is_refused_with_both_values(fullrank, stopped):
     answer = fullrank("resume", stopped, "seed=7", "train.global_batch_size=64", "train.duration=5 epochs")
     assert answer.code == 2
-    assert "seed: was 0 in this run and would be 7: going on would be another training" in answer.err
+    assert "seed=7: was 0 in this run and would be 7: going on would be another training" in answer.err
     assert "train.global_batch_size: was 32 in this run and would be 64" in answer.err
     assert "duration" not in answer.err
     assert not (stopped / "attempts/0002").exists()
@@ -55,7 +55,7 @@ def test_processes_that_do_not_divide_the_batch_are_told_which_do(fullrank, stop
 
 
 def test_a_run_keeps_its_name(fullrank, stopped):
-    assert "name: was 'tiny' in this run and would be 'other'" in fullrank("resume", stopped, "name=other").err
+    assert "name=other: was 'tiny' in this run and would be 'other'" in fullrank("resume", stopped, "name=other").err
 
 
 def test_forced_change_is_recorded_told_to_the_ranks_and_remembered(fullrank, stopped):
