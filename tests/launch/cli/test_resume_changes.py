@@ -41,7 +41,7 @@ def test_what_would_be_another_training_is_refused_with_both_values(fullrank, st
     answer = fullrank("resume", stopped, "seed=7", "train.global_batch_size=64", "train.duration=5 epochs")
     assert answer.code == 2
     assert "seed=7: was 0 in this run and would be 7: going on would be another training" in answer.err
-    assert "train.global_batch_size: was 32 in this run and would be 64" in answer.err
+    assert "train.global_batch_size=64: was 32 in this run and would be 64" in answer.err
     assert "duration" not in answer.err
     assert not (stopped / "attempts/0002").exists()
     assert yaml.safe_load((stopped / "resolved.yaml").read_text())["seed"] == 0
