@@ -17,8 +17,7 @@ from launch.config.cluster import LoadedCluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, FullrankError
 from launch.config.load import shipped_configs
 from launch.environment_checks import HURTS
-from launch.memory import Memory
-from launch.model_size import UnknownSize
+from launch.model_size import ModelSize, UnknownSize
 from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.render_slurm import render_sbatch
 from launch.restarts import Restart, choose_restart
@@ -186,8 +185,8 @@ def test_variables_that_hurt_are_named(make_job, monkeypatch):
 
 def test_no_room_for_the_checkpoints_to_come(make_job):
     job, loaded, probe = make_job({})
-    memory = Memory(2**30, 2**30, 2 * 2**30, 0, None)
-    job = replace(job, plan=replace(job.plan, memory=replace(job.plan.memory, memory=memory)))
+    size = ModelSize(2**28, 2**28, 0, 0, None, "a test")
+    job = replace(job, plan=replace(job.plan, memory=replace(job.plan.memory, size=size)))
     cluster_preflight(job, loaded, probe, recorded_site())
     full = replace(probe, place=replace(probe.place, free_bytes=10 * 2**30))
     with pytest.raises(FullrankError, match=r"10.0 GiB free, and the checkpoints take 12.0 \(4 of 3.0\)"):
