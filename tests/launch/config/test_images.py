@@ -63,20 +63,20 @@ def test_a_number_out_of_bounds_says_them(path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.source=null", "model.source: the key is missing"),
+        ("model.source=null", "model.source=null: the key is missing"),
         ("model.class=my_models:Net", "is set beside model.class my_models:Net, and one model has one origin"),
         ("model.class=my_models", "'model.class=my_models': 'my_models' is not possible"),
         ("model.kwargs.width=3", "model.kwargs: only a model.class is built with them"),
-        ("model.key_map=[a -> b]", "model.key_map: renames what stands in model.weights, which is not set"),
+        ("model.key_map=[a -> b]", "model.key_map=[a -> b]: renames what stands in model.weights, which is not set"),
         ("model.key_map=[a]", "has no arrow; a renaming is 'PATTERN -> REPLACEMENT'"),
         ("model.key_map=['(a -> b']", "is not a renaming: missing )"),
         (r"model.key_map=['a -> \2']", "is not a renaming: invalid group reference 2"),
-        ("task.mean=[0.5]", "task.mean: 1 numbers, but the network sees 3 channels"),
+        ("task.mean=[0.5]", "task.mean=[0.5]: 1 numbers, but the network sees 3 channels"),
         ("task.mean=[0.5, 0.5, 0.5]", "mean and std belong together"),
-        ("task.resize=100", "task.resize: 100 pixels, and a square of 224 is cut out of them"),
-        ("task.padding=4", "task.padding: has no meaning for task.crop center"),
-        ("task.scale=[0.5, 0.1]", "task.scale: 0.5 is above 0.1"),
-        ("task.label=image", "task.label: 'image' is the column of the image too"),
+        ("task.resize=100", "task.resize=100: 100 pixels, and a square of 224 is cut out of them"),
+        ("task.padding=4", "task.padding=4: has no meaning for task.crop center"),
+        ("task.scale=[0.5, 0.1]", "task.scale=[0.5, 0.1]: 0.5 is above 0.1"),
+        ("task.label=image", "task.label=image: 'image' is the column of the image too"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(path, override, message):
@@ -113,7 +113,7 @@ def test_a_torchvision_address_is_whole_or_refused():
 def test_text_classification_refuses_a_class_of_ones_own(path):
     path.write_text(EXPERIMENT.replace("kind: image_classification", "{kind: text_classification, text: a, label: b}").replace("task:\n ", "task:"))
     assert "torchvision://resnet50?weights=DEFAULT is a network for pictures" in refused(path)
-    assert "model.class: has no meaning for text_classification" in refused(path, "model.source=null", "model.class=my_models:Net")
+    assert "model.class=my_models:Net: has no meaning for text_classification" in refused(path, "model.source=null", "model.class=my_models:Net")
 
 
 @pytest.mark.parametrize("override", ["model.kwargs={width: 3}", 'model.kwargs={"width": 3}', "model.kwargs.width=3"])
