@@ -23,8 +23,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from launch.config.experiment import Precision
-from launch.memory import activation_bytes
-from launch.model_size import read_model_size
+from launch.sizes.memory import activation_bytes
+from launch.sizes.model_size import read_model_size
 
 SIZES = {"MiniLM": (384, 6, 12), "base": (768, 12, 12), "large": (1024, 4, 16)}
 """Name -> hidden size, layers (of `large` 4 instead of 24), heads; the MLP is four times as wide."""

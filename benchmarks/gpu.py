@@ -286,11 +286,11 @@ def fullrank_steps(model: Any, samples: Samples, work: Work, strategy_file: str 
     from trainers.heartbeat import Heartbeat
     from trainers.loader import build_step_loader
     from trainers.loop import Training, take_steps
-    from trainers.metrics_file import MetricsFile
     from trainers.optimizers import build_optimizer, build_schedule
     from trainers.sampler import RankSteps
     from trainers.stopping import StopRequests
     from trainers.trackers import SILENT, Trackers
+    from trainers.tracking.metrics_file import MetricsFile
     from trainers.world import read_world
 
     world, precision = read_world(), "bf16" if torch.cuda.is_available() else "fp32"

@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 
-from trainers.int8 import load_int8, quantize, save_int8  # noqa: E402
+from trainers.models.int8 import load_int8, quantize, save_int8  # noqa: E402
 
 NUM_TOKENS = 25
 """SST-2's sentences of dev have 23.6 tokens on average (20,599 in 872)."""

@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from step_profile import MODEL, Batch, Trained, load_batches
 
-from trainers.attention import use_attention
-from trainers.cpu_dropout import use_cpu_dropout
-from trainers.first_token import read_first_token
 from trainers.host_memory import keep_freed_memory
-from trainers.packing import pack, prove_packed_texts
+from trainers.models.attention import use_attention
+from trainers.models.cpu_dropout import use_cpu_dropout
+from trainers.models.first_token import read_first_token
 from trainers.sources import locate
+from trainers.texts.packing import pack, prove_packed_texts
 
 Step = tuple[str, str]
 """padded or packed; grouped by length or as they come."""

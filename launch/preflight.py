@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from launch.config.errors import ConfigError, PreflightError, Problem, install_words
 from launch.config.sources import HubName
-from launch.memory_fixes import find_memory_fixes
-from launch.model_size import UnknownSize
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.precision import FP8_PACKAGES
 from launch.probe import TRAINING_PACKAGES, ExperimentProbe, Probe
+from launch.sizes.memory_fixes import find_memory_fixes
+from launch.sizes.model_size import UnknownSize
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
 ExperimentCheck = Callable[[ExperimentPlan, ExperimentProbe], list[Problem]]

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from launch.checks.missing_code import find_missing_code
+from launch.checks.unfit_sources import find_unfit_sources
 from launch.config.errors import Problem
 from launch.config.experiment import Experiment
 from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.gpus import Gpu, probe_gpus
-from launch.missing_code import find_missing_code
-from launch.model_files import probe_model_size
-from launch.model_size import ModelSize, UnknownSize
 from launch.near_paths import find_near_paths
-from launch.samples import SampleCount, count_train_samples
-from launch.unfit_sources import find_unfit_sources
+from launch.sizes.model_files import probe_model_size
+from launch.sizes.model_size import ModelSize, UnknownSize
+from launch.sizes.samples import SampleCount, count_train_samples
 
 REPORTED_PACKAGES = (
     "fullrank",

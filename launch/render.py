@@ -13,12 +13,12 @@ from launch.config.changes import ACCEPTED_VARIABLE
 from launch.config.experiment import dump_experiment
 from launch.config.modes import PLAIN
 from launch.config.resolve import resolve_batches
-from launch.memory_plan import describe_memory
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
 from launch.probe import Probe
 from launch.render_strategy import MIXED_PRECISION, configured_deepspeed, joins_processes, num_processes, render_accelerate, script_engine_environment
+from launch.sizes.memory_plan import describe_memory
 
 MODULE = "trainers.train"
 

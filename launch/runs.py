@@ -15,8 +15,8 @@ from launch.config.changes import check_end
 from launch.config.errors import Problem, StateError
 from launch.config.lock import silence_s
 from launch.config.run_dir import Attempt, RunDir, State, read_json
-from launch.jobs import Jobs
 from launch.processes import process_start
+from launch.scheduler.jobs import Jobs
 
 ALIVE: tuple[State, ...] = ("pending", "running", "stopping", "requeued")
 _SILENT_S = 600.0

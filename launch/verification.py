@@ -24,7 +24,7 @@ class DoneTooSoonError(FullrankError):
 
 
 class Trainings(Protocol):
-    """What a verification asks of the place where it trains: this machine, or a cluster (launch.drill)."""
+    """What a verification asks of the place where it trains: this machine, or a cluster (launch.scheduler.drill)."""
 
     @property
     def number(self) -> signal.Signals:

@@ -13,8 +13,8 @@ from launch.config.experiment import Experiment
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import load_strategy
 from tests.rank_memory import EXPERIMENT
+from trainers.checkpoints.named_state import gather
 from trainers.engines import build_engine
-from trainers.named_state import gather
 from trainers.world import read_world
 
 OPTIONS = {"lr": 0.1, "weight_decay": 0.1}

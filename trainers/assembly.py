@@ -20,28 +20,28 @@ from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, ste
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
 from trainers.averaging import build_average
-from trainers.batch_norm import batch_norm_warning
 from trainers.checkpointing import Checkpoints, Progress
-from trainers.computed_once import OncePerSample
+from trainers.checkpoints.manifest import find_newest
+from trainers.checkpoints.random_states import seed_random_states
 from trainers.console import Console
-from trainers.cpu_dropout import use_cpu_dropout
 from trainers.crash import CrashReport
 from trainers.engine import Engine
 from trainers.engines import build_engine
 from trainers.evaluation import Evaluator
-from trainers.feature_cache import FeatureTask, use_cached_features
-from trainers.flops import arithmetic_facts, flops_per_token
+from trainers.features.cache import FeatureTask, use_cached_features
+from trainers.features.computed_once import OncePerSample
 from trainers.hardware import choose_precision
 from trainers.heartbeat import Heartbeat
 from trainers.loader import build_step_loader
 from trainers.loop import Training
-from trainers.lora import AdapterFiles, add_adapters
-from trainers.manifest import find_newest
-from trainers.model_files import ModelFiles, WholeModel
+from trainers.models.batch_norm import batch_norm_warning
+from trainers.models.cpu_dropout import use_cpu_dropout
+from trainers.models.lora import AdapterFiles, add_adapters
+from trainers.models.model_files import ModelFiles, WholeModel
 from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
 from trainers.own_code import use_own_code
-from trainers.random_states import seed_random_states
 from trainers.rehearsal import RehearsalWatch, prepare_what_fits
+from trainers.reports.flops import arithmetic_facts, flops_per_token
 from trainers.sampler import RankSteps
 from trainers.stopping import StopRequests
 from trainers.tasks import Draws, Precomputes, Task, build_task

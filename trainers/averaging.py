@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from trainers.checkpoints.host_copies import HostCopies
 from trainers.engine import Engine
-from trainers.host_copies import HostCopies
 
 
 class NoAverage:

@@ -24,14 +24,14 @@ from launch.config.changes import ACCEPTED_VARIABLE, PREPARED, Change, changed_d
 from launch.config.errors import FullrankError, Problem, StateError
 from launch.config.run_dir import RunDir, update_status
 from trainers.averaging import NO_AVERAGE, NoAverage
+from trainers.checkpoints.host_copies import HostCopies
+from trainers.checkpoints.manifest import is_complete, is_usable, prune, publish
+from trainers.checkpoints.named_state import group_options, join_shares
+from trainers.checkpoints.random_states import random_states, restore_random_states, seed_random_states
+from trainers.checkpoints.restoring import SavedWeights, refuse_other_optimizer, renew_options, restore_schedule
 from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
-from trainers.host_copies import HostCopies
-from trainers.manifest import is_complete, is_usable, prune, publish
-from trainers.model_files import ModelFiles, WholeModel
-from trainers.named_state import group_options, join_shares
-from trainers.random_states import random_states, restore_random_states, seed_random_states
-from trainers.restoring import SavedWeights, refuse_other_optimizer, renew_options, restore_schedule
+from trainers.models.model_files import ModelFiles, WholeModel
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
 from launch.config.run_dir import Cause, RunDir, update_status
+from trainers.checkpoints.manifest import sorted_checkpoints
 from trainers.engine import Engine
 from trainers.loop import Training
-from trainers.manifest import sorted_checkpoints
 from trainers.stopping import StopAgreed, StopRequests
 
 
@@ -85,7 +85,7 @@ def _go_on(run: RunDir) -> str:
 def _report(run: RunDir, training: Training) -> None:
     """Writes report.md; a picture that cannot be drawn must not fail a training that is done."""
     try:
-        from trainers.report import write_report  # imports matplotlib: only now that nothing waits for it
+        from trainers.reports.report import write_report  # imports matplotlib: only now that nothing waits for it
 
         write_report(run)
     except Exception:

@@ -11,7 +11,7 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import INFO_FILE, prepared_dir
 from launch.config.run_dir import read_json, write_json
 from trainers.once import make_once
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
 from trainers.sampler import samples_consumed
 from trainers.tasks import Task
 

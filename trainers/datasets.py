@@ -1,6 +1,6 @@
 """Reads the splits of a data set, row by row accountable: csv, tsv, jsonl, parquet, and data sets of the hub.
 
-Text files are read with the standard library, and their rows kept as Arrow (trainers.columns): importing pandas or the `datasets`
+Text files are read with the standard library, and their rows kept as Arrow (trainers.reading.columns): importing pandas or the `datasets`
 library costs every start 0.5 to 0.9 s (measured warm, 2 cores), so the library is loaded only for what it alone can read.
 """
 
@@ -13,9 +13,9 @@ from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
 from launch.config.row_files import FORMATS_BY_ENDING
 from launch.config.sources import HubName
-from trainers.columns import ArrowColumn, Indices
-from trainers.readers import read_file
-from trainers.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
+from trainers.reading.columns import ArrowColumn, Indices
+from trainers.reading.readers import read_file
+from trainers.reading.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns
 from trainers.sources import MISSING_HUB_FIX, NOT_CACHED, hub_is_offline, locate, use_hub_cache_if_unreachable
 
 

@@ -23,10 +23,10 @@ from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.experiment import Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.strategy import Strategy
+from trainers.checkpoints.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
+from trainers.checkpoints.restoring import SavedWeights, restore_weights
 from trainers.hardware import ACCELERATE_PRECISION, choose_device, prepare_arithmetic, refuse_precision
 from trainers.host_memory import keep_freed_memory
-from trainers.named_state import OptimizerState, named_optimizer_state, restore_optimizer_state
-from trainers.restoring import SavedWeights, restore_weights
 from trainers.told import refuse_contradictions
 from trainers.world import OTHER_WORLDS, World
 

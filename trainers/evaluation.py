@@ -13,10 +13,10 @@ from torch import nn
 from launch.config.run_dir import RunDir, write_json
 from trainers.engine import Engine
 from trainers.loader import build_evaluation_loader, move_batch
+from trainers.reports.worst import Judged, describe_worst, judged, worst_of
 from trainers.sampler import Indices, evaluation_batches
 from trainers.stopping import StopChecks, StopRequests
 from trainers.tasks import Draws, Illustrates, Task
-from trainers.worst import Judged, describe_worst, judged, worst_of
 
 
 @dataclass(frozen=True)

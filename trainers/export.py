@@ -19,12 +19,12 @@ from launch.config.errors import ConfigError, FullrankError, Problem
 from launch.config.load import load_experiment
 from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir
+from trainers.checkpoints.restoring import SavedWeights, restore_weights
 from trainers.engine import Engine
 from trainers.evaluation import Evaluation, Evaluator
-from trainers.int8 import INT8_FILE, Int8Linear, load_int8, quantize, save_int8
+from trainers.models.int8 import INT8_FILE, Int8Linear, load_int8, quantize, save_int8
 from trainers.once import make_once
 from trainers.own_code import use_own_code
-from trainers.restoring import SavedWeights, restore_weights
 from trainers.stopping import StopRequests
 from trainers.tasks import Task, build_task
 from trainers.world import World

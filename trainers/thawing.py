@@ -12,10 +12,10 @@ from torch import nn
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from trainers.batch_norm import find_batch_norms
+from trainers.checkpoints.random_states import random_states, restore_random_states
 from trainers.engine import Engine
+from trainers.models.batch_norm import find_batch_norms
 from trainers.optimizers import set_training_mode
-from trainers.random_states import random_states, restore_random_states
 from trainers.warm_up import settle_reduction_order
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, FullrankError
 from launch.config.experiment import Experiment
 from launch.config.run_dir import RunDir
-from trainers.metrics_file import MetricsFile
-from trainers.tensorboard_files import TensorBoard
-from trainers.wandb_process import WandbProcess
-from trainers.wandb_reach import is_wanted
+from trainers.tracking.metrics_file import MetricsFile
+from trainers.tracking.tensorboard_files import TensorBoard
+from trainers.tracking.wandb_process import WandbProcess
+from trainers.tracking.wandb_reach import is_wanted
 
 Record = Mapping[str, Any]
 P = ParamSpec("P")
@@ -55,7 +55,7 @@ class Trackers:
             _guarded(name, tracker.log, stamped)
 
     def close(self, exit_code: int | None = None) -> None:
-        """Ends every tracker; returns within trainers.wandb_process.FINISH_S seconds. A second call does nothing."""
+        """Ends every tracker; returns within trainers.tracking.wandb_process.FINISH_S seconds. A second call does nothing."""
         if self._closed or self.metrics is None:
             return
         self._closed = True

@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 
 import launch
-from launch.allocation import run_script
 from launch.backends.local import write_code, write_sources
 from launch.config.errors import Problem, StateError
 from launch.config.load import shipped_configs
@@ -22,12 +21,13 @@ from launch.config.run_dir import RunDir, update_status, write_atomic, write_jso
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.plan_script import ScriptPlan
-from launch.plan_slurm import SlurmJob
 from launch.probe import Probe
 from launch.render import render_attempt, render_files
-from launch.render_slurm import render_sbatch, shipped_templates
-from launch.slurm import cancel_job, submit_script, try_script
-from launch.sweeps import describe_sweep
+from launch.scheduler.allocation import run_script
+from launch.scheduler.commands import cancel_job, submit_script, try_script
+from launch.scheduler.plan import SlurmJob
+from launch.scheduler.render import render_sbatch, shipped_templates
+from launch.scheduler.sweeps import describe_sweep
 
 _NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", "configs", "slurm")
 

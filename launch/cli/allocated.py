@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launch.allocation import Allocation
 from launch.backends import slurm as backend
+from launch.checks.cluster import cluster_preflight
 from launch.cli.planning import Target, plan_target
 from launch.cli.show import plan_headline
-from launch.cluster_checks import cluster_preflight
 from launch.config.cluster import Cluster, LoadedCluster
 from launch.config.errors import ConfigError, Problem
 from launch.config.yaml_files import Document
-from launch.plan_slurm import JobOptions, SlurmJob, node_machine, plan_job
 from launch.probe import Probe, probe_machine
-from launch.render_slurm import render_sbatch
-from launch.restarts import Restart
+from launch.scheduler.allocation import Allocation
+from launch.scheduler.plan import JobOptions, SlurmJob, node_machine, plan_job
+from launch.scheduler.render import render_sbatch
+from launch.scheduler.restarts import Restart
 
 
 def plan_allocated(

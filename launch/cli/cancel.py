@@ -15,10 +15,10 @@ import typer
 from launch.cli.options import Json, RunName, RunRoot, chosen_run, default_run_root
 from launch.config.errors import Problem, StateError
 from launch.config.run_dir import RunDir, read_json, update_status, write_atomic
-from launch.jobs import Jobs, job_ids
 from launch.runs import ALIVE, RunState, read_run
-from launch.slurm import cancel_job, forbid_requeue
-from launch.sweeps import Sweep, find_sweep
+from launch.scheduler.commands import cancel_job, forbid_requeue
+from launch.scheduler.jobs import Jobs, job_ids
+from launch.scheduler.sweeps import Sweep, find_sweep
 
 _POLL_S = 1.0
 

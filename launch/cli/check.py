@@ -11,6 +11,10 @@ from pathlib import Path
 
 import typer
 
+from launch.checks.cluster import cluster_warnings, run_cluster_checks
+from launch.checks.environment import judge_environment
+from launch.checks.findings import Finding, from_problems
+from launch.checks.machine import judge_machine
 from launch.cli.options import (
     ClusterName,
     ExperimentName,
@@ -28,21 +32,17 @@ from launch.cli.options import (
 from launch.cli.planning import Target, parse_target, plan_target
 from launch.cli.show import plan_headline
 from launch.cli.tables import table
-from launch.cluster_checks import cluster_warnings, run_cluster_checks
 from launch.config.cluster import load_cluster
 from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, Problem
 from launch.config.own_code import own_modules
-from launch.environment_checks import judge_environment
-from launch.findings import Finding, from_problems
 from launch.machine import ask_environment, ask_machine
-from launch.machine_checks import judge_machine
 from launch.plan_experiment import ExperimentPlan
-from launch.plan_slurm import JobOptions, node_machine, plan_job
 from launch.preflight import run_checks
 from launch.probe import ExperimentProbe, missing_training_packages, probe_machine
-from launch.restarts import choose_restart
-from launch.save_time import find_save_time
-from launch.slurm import ask_site, has_slurm
+from launch.scheduler.commands import ask_site, has_slurm
+from launch.scheduler.plan import JobOptions, node_machine, plan_job
+from launch.scheduler.restarts import choose_restart
+from launch.sizes.save_time import find_save_time
 
 OWN_CODE_TIMEOUT_S = 120
 

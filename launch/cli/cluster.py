@@ -11,12 +11,12 @@ import typer
 
 from launch.cli.options import Json
 from launch.cli.tables import table
-from launch.cluster_init import describe_site, draft_cluster
 from launch.config.cluster import OWN_CLUSTERS, Cluster, cluster_names, load_cluster
 from launch.config.errors import ConfigError, Problem
 from launch.config.load import flatten
 from launch.config.run_dir import write_atomic
-from launch.slurm import ask_site
+from launch.scheduler.cluster_init import describe_site, draft_cluster
+from launch.scheduler.commands import ask_site
 
 
 def cluster(

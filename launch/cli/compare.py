@@ -64,7 +64,7 @@ def write_page(found: Comparison, path: Path) -> None:
         typer.Exit: it said why not.
     """
     facts = found.as_dict() | {"losses": found.losses}
-    command = [sys.executable, "-P", "-m", "trainers.comparison_page", str(path)]
+    command = [sys.executable, "-P", "-m", "trainers.reports.comparison_page", str(path)]
     written = subprocess.run(command, input=json.dumps(facts), text=True, stdout=sys.stderr)
     if written.returncode:
         raise typer.Exit(written.returncode)

@@ -70,7 +70,7 @@ def usage(run: RunDir, folder: Path) -> list[str]:
     lines = [line.format(model=folder) for line in load_experiment(str(run.resolved), ()).experiment.task.usage()]
     in_pipeline = f'model=load_int8("{folder}"), tokenizer="{folder}"'
     loaded = [re.sub(r"AutoModelFor\w+\.from_pretrained\(", "load_int8(", line.replace(f'model="{folder}"', in_pipeline)) for line in lines]
-    return lines if loaded == lines else [loaded[0], "from trainers.int8 import load_int8", *loaded[1:]]
+    return lines if loaded == lines else [loaded[0], "from trainers.models.int8 import load_int8", *loaded[1:]]
 
 
 def _export(run: RunDir, folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = Fa
     missing = missing_training_packages()
     if missing:
         raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix=install_words("train")))
-    command = [sys.executable, "-P", "-m", "trainers.fetch", experiment, *(overrides or ())]
+    command = [sys.executable, "-P", "-m", "trainers.downloads.fetch", experiment, *(overrides or ())]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
     answer = _answer(ended)
     environment = needed_environment(parse_model(resolved.model), parse_source(resolved.data.source, "data.source"))
@@ -56,7 +56,7 @@ def needed_environment(model: object, data: object) -> dict[str, str]:
 
 
 def _answer(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Returns what trainers.fetch printed last; libraries may have printed before it."""
+    """Returns what trainers.downloads.fetch printed last; libraries may have printed before it."""
     try:
         answer: dict[str, Any] = json.loads(ended.stdout.rstrip().rpartition("\n")[2])
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from launch.checks.data_changes import check_data
 from launch.cli import BEHIND_DASHES
 from launch.cli.options import default_run_root
 from launch.config.changes import PREPARED, Change, changed_keys
@@ -20,7 +21,6 @@ from launch.config.new_run import new_run_id
 from launch.config.resolve import resolve
 from launch.config.run_dir import RunDir, read_json
 from launch.config.strategy import load_strategy
-from launch.data_changes import check_data
 from launch.launchers import LAUNCHERS, Launcher
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment

@@ -19,7 +19,7 @@ _PICTURE = re.compile(r"!\[[^]]*\]\(([^)]+)\)")
 
 def report(run: RunName = "latest", run_root: RunRoot = None, as_json: Json = False) -> None:
     found = chosen_run(run, run_root)
-    written = subprocess.run([sys.executable, "-P", "-m", "trainers.report", str(found.path)], stdout=sys.stderr)
+    written = subprocess.run([sys.executable, "-P", "-m", "trainers.reports.report", str(found.path)], stdout=sys.stderr)
     if written.returncode:
         raise typer.Exit(written.returncode)
     if as_json:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from launch.allocation import is_login_node, read_allocation
 from launch.backends import BACKENDS
 from launch.cli.allocated import plan_allocated, run_allocated
 from launch.cli.closing import print_closing
@@ -36,6 +35,7 @@ from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.modes import PLAIN, parse_mode
 from launch.config.pipeline import find_pipeline
 from launch.preflight import preflight
+from launch.scheduler.allocation import is_login_node, read_allocation
 
 
 def run(

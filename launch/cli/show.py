@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError
 from launch.config.tasks.language_modelling import LanguageModelling
-from launch.memory_plan import memory_rows
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import preflight
 from launch.probe import Probe
 from launch.render import describe_plan, launch_argv, launch_environment, render_files
+from launch.sizes.memory_plan import memory_rows
 
 
 def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> int:

@@ -13,7 +13,7 @@ from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_
 from launch.cli.tables import table
 from launch.config.metrics import last_records, read_metrics
 from launch.runs import ALIVE, RunState, list_runs, read_run
-from launch.sweeps import Sweep, find_sweep, read_results, result_rows
+from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
 
 def status(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from launch.backends import slurm as backend
+from launch.checks.cluster import cluster_preflight, cluster_warnings
 from launch.cli.options import (
     ClusterName,
     ExperimentName,
@@ -32,20 +33,19 @@ from launch.cli.options import (
 from launch.cli.pipelines import How
 from launch.cli.planning import Target, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
-from launch.cluster_checks import cluster_preflight, cluster_warnings
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem, StateError
 from launch.config.pipeline import find_pipeline
 from launch.config.run_dir import RunDir, State
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
-from launch.plan_slurm import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.probe import Probe, probe_machine
-from launch.render_slurm import render_sbatch
-from launch.restarts import choose_restart
 from launch.runs import check_resumable, read_run
-from launch.save_time import find_save_time
-from launch.slurm import Site, ask_site, has_slurm, own_defaults
+from launch.scheduler.commands import Site, ask_site, has_slurm, own_defaults
+from launch.scheduler.plan import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
+from launch.scheduler.render import render_sbatch
+from launch.scheduler.restarts import choose_restart
+from launch.sizes.save_time import find_save_time
 
 _EXIT_CODES: dict[State, int] = {"stopped": EXIT_STOPPED, "cancelled": EXIT_INTERRUPTED}
 

@@ -19,11 +19,11 @@ from launch.config.new_run import new_run_id
 from launch.config.strategy import load_strategy
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
-from launch.plan_slurm import JobOptions
 from launch.probe import ExperimentProbe, Machine
-from launch.render_slurm import render_sbatch
-from launch.slurm import Site
-from launch.sweeps import combine
+from launch.scheduler.commands import Site
+from launch.scheduler.plan import JobOptions
+from launch.scheduler.render import render_sbatch
+from launch.scheduler.sweeps import combine
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
-from launch.plan_slurm import Before, JobOptions, SlurmJob
 from launch.probe import ExperimentProbe, Machine
-from launch.render_slurm import render_sbatch
-from launch.slurm import Site, cancel_job
+from launch.scheduler.commands import Site, cancel_job
+from launch.scheduler.plan import Before, JobOptions, SlurmJob
+from launch.scheduler.render import render_sbatch
 
 
 def submit_pipeline(

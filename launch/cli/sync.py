@@ -44,7 +44,7 @@ def sync(
 
 def _send(run: RunDir, state: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Makes one pass in a process of its own; one that hangs is ended, and counts as failed."""
-    command = [sys.executable, "-P", "-m", "trainers.wandb_sync", str(run.path), "--state", state, "--timeout", str(timeout_s)]
+    command = [sys.executable, "-P", "-m", "trainers.tracking.wandb_sync", str(run.path), "--state", state, "--timeout", str(timeout_s)]
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=3 * timeout_s + _START_S)
     except subprocess.TimeoutExpired:

@@ -116,9 +116,9 @@ def _plan_job(
         ConfigError, PreflightError: with every problem at once.
     """
     from launch.cli.submit import make_job
-    from launch.plan_slurm import JobOptions, node_machine
     from launch.probe import probe_machine
-    from launch.slurm import ask_site
+    from launch.scheduler.commands import ask_site
+    from launch.scheduler.plan import JobOptions, node_machine
 
     here = probe_machine()
     machine = node_machine(site.cluster, site.name, here)
@@ -130,7 +130,7 @@ def _plan_job(
 def _trainings(words: list[str], cluster: str | None) -> Trainings:
     if cluster is None:
         return LocalTrainings(words)
-    from launch.drill import SlurmTrainings
+    from launch.scheduler.drill import SlurmTrainings
 
     return SlurmTrainings([*words, "--cluster", cluster])
 

@@ -10,8 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from launch.config.experiment import Optimizer, Precision
 from launch.config.strategy import load_strategy
-from launch.memory import Layout, estimate
-from launch.model_size import read_model_size
+from launch.sizes.memory import Layout, estimate
+from launch.sizes.model_size import read_model_size
 from tests.engines import STRATEGIES, write_strategies
 from tests.ranks import ROOT, TIMEOUT_S, start_ranks
 

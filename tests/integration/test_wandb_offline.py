@@ -17,9 +17,9 @@ import yaml
 from launch.config.experiment import Experiment, dump_experiment
 from launch.config.metrics import NOT_METRICS, read_metrics
 from launch.config.run_dir import RunDir
-from trainers import wandb_process
 from trainers.trackers import Trackers, open_trackers
-from trainers.wandb_files import read_records, read_rows, run_files
+from trainers.tracking import wandb_process
+from trainers.tracking.wandb_files import read_records, read_rows, run_files
 
 pytestmark = pytest.mark.integration
 

@@ -20,10 +20,10 @@ from launch.config.metrics import read_metrics
 from launch.config.run_dir import RunDir, update_status, write_json
 from tests.ranks import ROOT, clean_environment
 from tests.wandb_server import ReceivedRun, WandbServer, serve
-from trainers import wandb_process
 from trainers.trackers import Trackers, open_trackers
-from trainers.wandb_files import read_rows, run_files
-from trainers.wandb_run import ORDER, as_row, describe_wandb_run
+from trainers.tracking import wandb_process
+from trainers.tracking.wandb_files import read_rows, run_files
+from trainers.tracking.wandb_run import ORDER, as_row, describe_wandb_run
 
 pytestmark = pytest.mark.integration
 

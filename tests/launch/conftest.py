@@ -12,11 +12,11 @@ import pytest
 from launch.config.load import LoadedExperiment, load_experiment
 from launch.config.sources import HubName
 from launch.config.strategy import AUTO, Strategy
-from launch.model_size import UnknownSize
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.probe import Code, ExperimentProbe, Machine, Place
-from launch.samples import SampleCount
+from launch.sizes.model_size import UnknownSize
+from launch.sizes.samples import SampleCount
 
 EXPERIMENT = """\
 name: tiny

@@ -17,8 +17,8 @@ from launch.config.errors import FullrankError, StateError
 from launch.config.experiment import Checkpoint
 from launch.config.run_dir import RunDir
 from trainers.checkpointing import Checkpoints, Progress
+from trainers.checkpoints.manifest import find_damage, find_newest, sorted_checkpoints
 from trainers.engine import Engine
-from trainers.manifest import find_damage, find_newest, sorted_checkpoints
 from trainers.world import World
 
 EXPERIMENT = {"seed": 1, "data": {"source": "a", "num_workers": 2}, "train": {"global_batch_size": 8, "duration": "1 epoch"}}

@@ -10,7 +10,7 @@ import pytest
 from launch.config.data import Data
 from launch.config.errors import ConfigError
 from trainers.datasets import divide, load_splits
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +261,8 @@ def test_an_empty_split_is_an_error() -> None:
 def test_text_files_are_read_without_the_datasets_library_or_pandas(tmp_path: Path) -> None:
     path = written(tmp_path, "a.tsv", "text\tlabel\na\t1\n")
     code = (
-        "import sys; from launch.config.data import Data; from trainers.datasets import load_splits; from trainers.rows import BadRows\n"
+        "import sys; from launch.config.data import Data\n"
+        "from trainers.datasets import load_splits; from trainers.reading.rows import BadRows\n"
         f"data = Data.model_validate({{'source': {str(path)!r}, 'splits': {{'validation': None}}}})\n"
         f"load_splits(data, {FIELDS!r}, BadRows('stop'))\n"
         "print({'datasets', 'pandas', 'torch', 'transformers'} & set(sys.modules))"

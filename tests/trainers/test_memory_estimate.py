@@ -12,13 +12,13 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from launch.config.errors import ConfigError
 from launch.config.experiment import Lora, Optimizer
-from launch.lora_size import with_adapters
-from launch.memory import Layout, activation_bytes, estimate
-from launch.model_size import read_body, read_model_size
-from launch.torchvision_sizes import MARKERS, SIZES, torchvision_size
+from launch.sizes.lora_size import with_adapters
+from launch.sizes.memory import Layout, activation_bytes, estimate
+from launch.sizes.model_size import read_body, read_model_size
+from launch.sizes.torchvision_sizes import MARKERS, SIZES, torchvision_size
 from trainers.assembly import count_parameters
 from trainers.images.picture_by_picture import with_frozen_batch_norm
-from trainers.lora import add_adapters
+from trainers.models.lora import add_adapters
 from trainers.optimizers import build_optimizer
 
 TOKENS, SAMPLES = 48, 4
@@ -95,7 +95,7 @@ def test_the_table_of_torchvisions_sizes_is_right(name):
 
 
 def test_a_model_without_a_formula_is_counted_on_the_meta_device(bert, tmp_path, capsys):
-    from trainers.parameter_counts import main
+    from trainers.models.parameter_counts import main
 
     bert.save_pretrained(tmp_path)
     main(["transformers", str(tmp_path), "--num-labels", "3"])

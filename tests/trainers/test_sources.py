@@ -13,7 +13,7 @@ import pytest
 from launch.config.errors import ConfigError
 from launch.config.sources import HubName
 from tests.package_index import LocalIndex, make_tar, make_zip, serve
-from trainers.package_index import read_pip_settings
+from trainers.downloads.package_index import read_pip_settings
 from trainers.sources import hub_is_offline, locate, use_hub_cache_if_unreachable
 
 WHEEL = make_zip({"tiny/model/config.json": b"{}", "tiny/code.py": b"raise SystemExit('executed')"})

@@ -12,7 +12,7 @@ from torch import nn
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from trainers.architectures.cifar_resnet import CifarResNet
-from trainers.batch_norm import set_batch_norm
+from trainers.models.batch_norm import set_batch_norm
 from trainers.optimizers import build_optimizer, freeze_parameters
 from trainers.thawing import Thaw, Thawing, all_thawed, plan_thawing
 

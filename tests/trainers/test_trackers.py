@@ -18,9 +18,9 @@ from launch.config.experiment import Experiment
 from launch.config.metrics import read_metrics
 from launch.config.run_dir import RunDir, write_json
 from trainers import trackers
-from trainers.metrics_file import MetricsFile
 from trainers.trackers import SILENT, Trackers, open_trackers
-from trainers.wandb_reach import choose_mode, is_wanted, server_url
+from trainers.tracking.metrics_file import MetricsFile
+from trainers.tracking.wandb_reach import choose_mode, is_wanted, server_url
 
 
 def train_record(step: int, **values: Any) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from launch.config.experiment import Experiment, Precision
 from launch.config.resolve import BatchArithmetic
 from launch.config.sharding import Fsdp
 from launch.config.strategy import Strategy
-from trainers.batch_norm import widen_batch_norm
+from trainers.checkpoints.named_state import gather, like_parameter, named_optimizer_state, whole_state_dict
+from trainers.checkpoints.restoring import SavedWeights
 from trainers.engine import BuildOptimizer, Engine, Snapshot
 from trainers.group_of_one import open_group_of_one
-from trainers.named_state import gather, like_parameter, named_optimizer_state, whole_state_dict
-from trainers.restoring import SavedWeights
-from trainers.skeleton import without_weights
+from trainers.models.batch_norm import widen_batch_norm
+from trainers.models.skeleton import without_weights
 from trainers.world import World
 
 

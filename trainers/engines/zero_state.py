@@ -22,8 +22,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.named_state import OptimizerState, group_options
-from trainers.restoring import SavedWeights
+from trainers.checkpoints.named_state import OptimizerState, group_options
+from trainers.checkpoints.restoring import SavedWeights
 
 
 class ZeroState:

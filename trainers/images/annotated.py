@@ -19,7 +19,7 @@ from trainers.images.coco import IMAGE, OBJECTS, SIZE, Annotated, Annotation
 from trainers.images.dataset import PictureDataset, write_pictures
 from trainers.images.pictures import LONGEST_EDGE
 from trainers.images.scan import scan_pictures
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 from trainers.tasks import Batch
 from trainers.tasks.labels import missing_classes
 

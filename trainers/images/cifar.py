@@ -15,7 +15,7 @@ import numpy as np
 from launch.config.errors import ConfigError, Problem
 from launch.config.picture_files import CIFAR_LAYOUTS, CIFAR_PIXELS, CifarLayout, find_cifar
 from launch.config.tasks import Pictures
-from trainers.rows import Split
+from trainers.reading.rows import Split
 
 
 def read_cifar(root: Path, wanted: Mapping[str, str], options: Pictures) -> dict[str, Split]:

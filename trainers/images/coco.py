@@ -15,7 +15,7 @@ from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
 from launch.config.sources import HubName
 from launch.config.tasks import AnnotatedPictures
-from trainers.rows import BadRows, Split, shortened
+from trainers.reading.rows import BadRows, Split, shortened
 from trainers.sources import locate
 
 IMAGE, SIZE, OBJECTS = "image", "size", "objects"

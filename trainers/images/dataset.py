@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from launch.config.errors import FullrankError, Problem
 from trainers.images.pictures import array_to_tensor, decode_picture, read_encoded
 from trainers.images.scan import encoded_of
-from trainers.rows import Split
+from trainers.reading.rows import Split
 
 ROWS_PER_CHUNK = 1000
 """Rows of one record batch; the last may have fewer."""

@@ -17,7 +17,7 @@ import numpy as np
 from launch.config.errors import ConfigError, Problem
 from launch.config.picture_files import find_idx, idx_names
 from launch.config.tasks import Pictures
-from trainers.rows import Split
+from trainers.reading.rows import Split
 
 _UNSIGNED_BYTE = 8
 

@@ -15,7 +15,7 @@ from trainers.images.marking_networks import load_marking_network
 from trainers.images.picture_by_picture import PictureByPicture, set_sizes
 from trainers.images.pictures import LONGEST_EDGE, decode_picture, inspect_picture
 from trainers.images.transforms import normalised
-from trainers.weights import read_weights
+from trainers.models.weights import read_weights
 
 
 class Found(NamedTuple):

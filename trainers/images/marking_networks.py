@@ -16,10 +16,10 @@ from launch.config.run_dir import read_json, write_json
 from launch.config.sources import OwnClass, TorchvisionModel, parse_model
 from trainers.images import torchvision_models
 from trainers.images.networks import set_dropout
+from trainers.models.own_networks import NETWORK_FILE, sized_arguments
+from trainers.models.weights import locate_weights, put_parts, read_weights, rename
 from trainers.own_code import build_own_model, copy_own_code
-from trainers.own_networks import NETWORK_FILE, sized_arguments
 from trainers.sources import locate
-from trainers.weights import locate_weights, put_parts, read_weights, rename
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Model
 from launch.config.run_dir import read_json, write_json
 from launch.config.sources import OwnClass, TorchvisionModel, parse_model
-from trainers.batch_norm import set_batch_norm
-from trainers.heads import find_head, head_size, replace_head
 from trainers.images import torchvision_models
+from trainers.models.batch_norm import set_batch_norm
+from trainers.models.heads import find_head, head_size, replace_head
+from trainers.models.pretrained import load_image_model, load_image_statistics
+from trainers.models.weights import locate_weights, put_weights, read_weights, rename
 from trainers.own_code import build_own_model, copy_own_code
-from trainers.pretrained import load_image_model, load_image_statistics
 from trainers.sources import locate
-from trainers.weights import locate_weights, put_weights, read_weights, rename
 
 CLASSIFIER_FILE = "classifier.json"
 HALF = (0.5, 0.5, 0.5)

@@ -15,7 +15,7 @@ from launch.config.tasks import Pictures
 from trainers.datasets import load_splits
 from trainers.images.cifar import read_cifar
 from trainers.images.idx import read_idx
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 from trainers.sources import locate
 
 FORMATS = ("image_folder", "idx", "cifar", "parquet", "hub")

@@ -21,7 +21,7 @@ from trainers.images.networks import find_statistics
 from trainers.images.readers import load_pictures
 from trainers.images.scan import Scan, scan_pictures
 from trainers.images.transforms import build_evaluation_transform, build_training_transform, shortest_edge
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 from trainers.tasks import Batch, Sample
 from trainers.tasks.labels import Labels, missing_classes, read_labels
 

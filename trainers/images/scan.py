@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainers.images.pictures import Finding, inspect_picture, read_encoded
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 
 PICTURES_AT_ONCE = 1024
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trainers.images.dataset import sample_seed
-from trainers.tokens import ROWS_PER_CHUNK, TokenDataset, write_tokens
+from trainers.texts.tokens import ROWS_PER_CHUNK, TokenDataset, write_tokens
 
 ITEMS = "items"
 

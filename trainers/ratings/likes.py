@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 
 LIKES = "likes"
 """Column of a split of people: the names of the items that each likes, in the order of the source."""

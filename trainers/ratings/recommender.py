@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainers.own_networks import load_sized_network
+from trainers.models.own_networks import load_sized_network
 from trainers.ratings.dataset import as_vectors
 
 

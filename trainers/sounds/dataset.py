@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainers.columns import Indices
 from trainers.images.dataset import sample_seed
+from trainers.reading.columns import Indices
 from trainers.sounds.features import MelBands, hide_stripes
 
 ROWS_PER_CHUNK = 200

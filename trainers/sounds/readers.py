@@ -12,9 +12,9 @@ from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
 from launch.config.sources import HubName
 from launch.config.tasks.speech_ctc import SpeechCtc
-from trainers.columns import ArrowColumn
 from trainers.datasets import load_splits
-from trainers.rows import BadRows, Split
+from trainers.reading.columns import ArrowColumn
+from trainers.reading.rows import BadRows, Split
 from trainers.sources import locate
 
 ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from launch.config.tasks.speech_ctc import SpeechCtc
-from trainers.own_networks import load_sized_network
+from trainers.models.own_networks import load_sized_network
 from trainers.sounds.features import MelBands
 from trainers.sounds.recordings import read_recording
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from torchmetrics import MetricCollection
 
-    from trainers.columns import Indices
-    from trainers.computed_once import OncePerSample
+    from trainers.features.computed_once import OncePerSample
+    from trainers.reading.columns import Indices
 
 Batch = Mapping[str, "Tensor"]
 Sample = dict[str, Any]

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import Autoencoder
-from trainers.batch_norm import set_batch_norm
 from trainers.images.dataset import PictureDataset, collate_pictures, sample_seed
 from trainers.images.samples import PictureSamples, prepared
 from trainers.images.transforms import normalised
-from trainers.own_networks import build_sized_network, save_sized_network
+from trainers.models.batch_norm import set_batch_norm
+from trainers.models.own_networks import build_sized_network, save_sized_network
 from trainers.tasks import Batch, Sample, SampleKey
 
 if TYPE_CHECKING:

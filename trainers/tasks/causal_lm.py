@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from launch.config.experiment import Experiment
-from trainers.rendering import escaped, table
+from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
 from trainers.tasks.language_modelling import LanguageModellingTask, prepared
-from trainers.tokens import TokenDataset
+from trainers.texts.tokens import TokenDataset
 
 NUM_SHOWN, PROMPT_TOKENS, WRITTEN_TOKENS = 5, 8, 24
 

@@ -23,7 +23,7 @@ from trainers.images.coco import Annotation, Category, load_annotated
 from trainers.images.dataset import PictureDataset, sample_seed, seeded
 from trainers.images.marking_networks import DETECTION, Recipe, build_marking_network, find_recipe, save_marking_network
 from trainers.images.picture_by_picture import Detections, PictureByPicture, Target, set_sizes
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
 from trainers.tasks import Batch, Sample, SampleKey
 
 if TYPE_CHECKING:

@@ -20,17 +20,17 @@ from launch.config.experiment import Experiment, Model
 from launch.config.quantities import show_count
 from launch.config.sources import HubName
 from launch.config.tasks import Distill
-from trainers.columns import Indices
-from trainers.computed_once import Kept, KeptNumbers, NotSharedError, OncePerSample, fingerprint
 from trainers.data_facts import point_to_facts
-from trainers.pooled import CONFIG_KEY, load_pooled
-from trainers.pretrained import load_config
+from trainers.features.computed_once import Kept, KeptNumbers, NotSharedError, OncePerSample, fingerprint
+from trainers.models.pooled import CONFIG_KEY, load_pooled
+from trainers.models.pretrained import load_config
+from trainers.models.students import cut_student
+from trainers.reading.columns import Indices
 from trainers.sources import locate
-from trainers.students import cut_student
 from trainers.tasks import Batch, Sample, SampleKey
 from trainers.tasks.text_classification import TextClassificationTask, prepared_classes
 from trainers.tasks.text_classification import build_task as build_plain
-from trainers.tokens import PadTokens, TokenDataset
+from trainers.texts.tokens import PadTokens, TokenDataset
 
 TEACHER = "teacher_logits"
 """Of a training sample and batch: float32 [C], [B, C]."""

@@ -12,7 +12,7 @@ from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, Multi
 from launch.config.experiment import Experiment
 from launch.config.sources import HubName, parse_source
 from launch.config.tasks import Glue, TextClassification
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 from trainers.tasks.correlations import Pearson, Spearman
 from trainers.tasks.labels import Labels, read_labels, read_values
 from trainers.tasks.matthews import Matthews

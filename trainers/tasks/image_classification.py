@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
-from trainers.explaining import can_be_explained, class_activation, with_gradients
-from trainers.explanations import explained_indices, explained_pictures
 from trainers.images.networks import Classifier, build_network, describe_network, save_network
 from trainers.images.samples import PictureSamples, prepared
 from trainers.images.transforms import normalised
+from trainers.reports.explaining import can_be_explained, class_activation, with_gradients
+from trainers.reports.explanations import explained_indices, explained_pictures
 from trainers.tasks import Batch
 from trainers.tasks.classification import Classification
 

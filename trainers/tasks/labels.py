@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks import Pictures, TextClassification
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 
 MAX_CLASSES = 1000
 """More distinct labels than this are no classes: somebody named the wrong column, or ratings."""

@@ -18,18 +18,18 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks.language_modelling import LanguageModelling
-from trainers.columns import Indices
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.packing import attention_within_segments, first_position, prove_packing
-from trainers.pretrained import load_model, load_tokenizer
-from trainers.rendering import escaped
-from trainers.row_batches import PadRows
-from trainers.rows import BadRows, Split
+from trainers.models.pretrained import load_model, load_tokenizer
+from trainers.reading.columns import Indices
+from trainers.reading.rows import BadRows, Split
+from trainers.reports.rendering import escaped
 from trainers.tasks import Batch
-from trainers.token_rows import Tokens, joined_rows, packed_rows, single_rows
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
-from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, TokenDataset, write_tokens
+from trainers.texts.packing import attention_within_segments, first_position, prove_packing
+from trainers.texts.row_batches import PadRows
+from trainers.texts.token_rows import Tokens, joined_rows, packed_rows, single_rows
+from trainers.texts.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
+from trainers.texts.tokens import NO_LABEL, ROWS_PER_CHUNK, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

@@ -9,11 +9,11 @@ from torch import nn
 
 from launch.config.experiment import Experiment
 from launch.config.tasks.masked_lm import MaskedLm
-from trainers.masking import MaskedRows, Recipe
-from trainers.rendering import escaped, table
+from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
 from trainers.tasks.language_modelling import LanguageModellingTask, prepared
-from trainers.tokens import NO_LABEL
+from trainers.texts.masking import MaskedRows, Recipe
+from trainers.texts.tokens import NO_LABEL
 
 STREAMS = {"train": 0, "validation": 1, "test": 2}
 NUM_SHOWN, TOKENS_SHOWN = 5, 24

@@ -18,15 +18,15 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import Multitask
 from launch.config.tasks.multitask import Part
-from trainers.columns import Indices
 from trainers.data_facts import point_to_facts
-from trainers.entities import tag_names
 from trainers.mixing import mixed_batches, offsets, sampling_shares, separate_batches
-from trainers.multihead import Head, MultiHeadNetwork, OnePart, build_multihead
+from trainers.models.multihead import Head, MultiHeadNetwork, OnePart, build_multihead
+from trainers.reading.columns import Indices
 from trainers.tasks import Batch, Illustrates, Sample, SampleKey, Task
 from trainers.tasks import build_task as build_part
 from trainers.tasks.ner import NerTask
 from trainers.tasks.texts import TextsTask
+from trainers.texts.entities import tag_names
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

@@ -16,17 +16,17 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import Ner
-from trainers.columns import Indices
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.entities import EntityConfusion, EntityF1, EntityPrecision, EntityRecall, Span, confusion, find_spans, tag_names
-from trainers.pretrained import load_model, load_tokenizer
-from trainers.rendering import escaped, table
-from trainers.rows import BadRows, Split
-from trainers.tagged_words import Tags, read_tags
+from trainers.models.pretrained import load_model, load_tokenizer
+from trainers.reading.columns import Indices
+from trainers.reading.rows import BadRows, Split
+from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, tokenizer_facts
-from trainers.tokens import NO_LABEL, ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
+from trainers.texts.entities import EntityConfusion, EntityF1, EntityPrecision, EntityRecall, Span, confusion, find_spans, tag_names
+from trainers.texts.tagged_words import Tags, read_tags
+from trainers.texts.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, tokenizer_facts
+from trainers.texts.tokens import NO_LABEL, ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

@@ -14,17 +14,17 @@ from torch.nn import functional
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import QuestionAnswering
-from trainers.answers import AnswerF1, ExactMatch, best_span, judge
-from trainers.columns import Indices
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.pretrained import load_model, load_tokenizer
-from trainers.question_rows import CollateQuestions, QuestionDataset, Questions, usable_questions, write_questions
-from trainers.rendering import escaped, table
-from trainers.rows import BadRows
+from trainers.models.pretrained import load_model, load_tokenizer
+from trainers.reading.columns import Indices
+from trainers.reading.rows import BadRows
+from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
-from trainers.tokenising import check_positions, is_whole, tokenizer_facts
-from trainers.tokens import PadTokens, TokenDataset
+from trainers.texts.answers import AnswerF1, ExactMatch, best_span, judge
+from trainers.texts.question_rows import CollateQuestions, QuestionDataset, Questions, usable_questions, write_questions
+from trainers.texts.tokenising import check_positions, is_whole, tokenizer_facts
+from trainers.texts.tokens import PadTokens, TokenDataset
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

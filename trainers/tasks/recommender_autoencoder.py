@@ -14,12 +14,12 @@ from launch.config.experiment import Experiment
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.own_networks import build_sized_network, save_sized_network
+from trainers.models.own_networks import build_sized_network, save_sized_network
 from trainers.ratings.dataset import PadItems, PeopleDataset, as_vectors, write_people
 from trainers.ratings.likes import number_likes, read_catalogue, read_likes
 from trainers.ratings.recommender import rank_unseen
-from trainers.rendering import escaped, table
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
+from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from torchvision import tv_tensors
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import SegmentationFcn
-from trainers.batch_norm import set_batch_norm
 from trainers.data_facts import prepare_once
 from trainers.images.annotated import AnnotatedSamples, TargetReader, write_annotated
 from trainers.images.coco import Annotated, Annotation, FilesBelow, load_annotated
@@ -24,7 +23,8 @@ from trainers.images.dataset import PictureDataset, sample_seed, seeded
 from trainers.images.marking_networks import SEGMENTATION, Recipe, build_marking_network, find_recipe, save_marking_network, saved_statistics
 from trainers.images.masks import decode_mask, draw_mask, encode_mask, mask_name, outline_problem, read_mask
 from trainers.images.transforms import IGNORED, build_evaluation_transform, build_training_transform, normalised
-from trainers.rows import BadRows
+from trainers.models.batch_norm import set_batch_norm
+from trainers.reading.rows import BadRows
 from trainers.sources import locate
 from trainers.tasks import Batch, Sample, SampleKey
 

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from launch.config.experiment import Experiment
 from launch.config.tasks.speech_ctc import SpeechCtc
-from trainers.columns import Indices
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide
-from trainers.own_networks import build_sized_network, save_sized_network
-from trainers.rendering import escaped, table
-from trainers.rows import BadRows, Split
+from trainers.models.own_networks import build_sized_network, save_sized_network
+from trainers.reading.columns import Indices
+from trainers.reading.rows import BadRows, Split
+from trainers.reports.rendering import escaped, table
 from trainers.sounds.dataset import RecordingDataset, Row, collate_recordings, write_recordings
 from trainers.sounds.features import MelBands
 from trainers.sounds.readers import load_recordings

@@ -11,8 +11,8 @@ from torch import nn
 
 from launch.config.experiment import Experiment
 from launch.config.tasks import TextClassification
-from trainers.explaining import can_be_explained, explain_tokens, with_gradients
-from trainers.explanations import explained_indices, explained_texts, pieces
+from trainers.reports.explaining import can_be_explained, explain_tokens, with_gradients
+from trainers.reports.explanations import explained_indices, explained_texts, pieces
 from trainers.tasks import Batch
 from trainers.tasks.classification import Classification
 from trainers.tasks.labels import read_labels

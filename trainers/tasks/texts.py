@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks.texts import Pooling, TextsSection
-from trainers.columns import Indices
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
-from trainers.first_token import read_first_token
-from trainers.packing import first_position, pack, prove_packed_texts
-from trainers.pooled import build_pooled
-from trainers.pretrained import load_model, load_tokenizer
-from trainers.rendering import escaped
-from trainers.rows import BadRows, Split
+from trainers.models.first_token import read_first_token
+from trainers.models.pooled import build_pooled
+from trainers.models.pretrained import load_model, load_tokenizer
+from trainers.reading.columns import Indices
+from trainers.reading.rows import BadRows, Split
+from trainers.reports.rendering import escaped
 from trainers.tasks import Batch
 from trainers.tasks.labels import Labels, missing_classes
-from trainers.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
-from trainers.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
+from trainers.texts.packing import first_position, pack, prove_packed_texts
+from trainers.texts.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
+from trainers.texts.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
 
 ReadLabels = Callable[[Mapping[str, Split], BadRows], Labels]
 

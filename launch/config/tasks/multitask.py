@@ -49,7 +49,7 @@ class Multitask(TaskSection):
     def usage(self) -> Sequence[str]:
         first = next(iter(self.tasks))
         return (
-            "from trainers.multihead import load_multihead",
+            "from trainers.models.multihead import load_multihead",
             'predict = load_multihead("{model}")',
             f'print(predict("{first}", "a film that is warm, funny and true"))  # or {", ".join(list(self.tasks)[1:])}',
         )

@@ -16,7 +16,7 @@ class QuestionAnswering(TaskSection):
     ROWS_ARE_SAMPLES = False
     SMOOTHS_LABELS = False  # the classes are the tokens of a window: as many as it happens to have
     USAGE = (
-        "from trainers.answers import load_answerer",
+        "from trainers.texts.answers import load_answerer",
         'answer = load_answerer("{model}")',
         'print(answer("Who wrote it?", "The notes were written by Ada Lovelace in 1843."))',
     )

@@ -41,7 +41,7 @@ class TextsSection(TaskSection):
         if self.pooling is None:
             return self.USAGE
         return (
-            "from trainers.pooled import load_pooled",
+            "from trainers.models.pooled import load_pooled",
             'predict = load_pooled("{model}")',
             'print(predict("a film that is warm, funny and true"))',
         )

@@ -44,7 +44,7 @@ def test_both_models_stand_side_by_side() -> None:
 def test_the_lines_that_use_a_pipeline_load_the_model_in_int8(tmp_path: Path) -> None:
     assert usage(run_of(tmp_path), Path("/out")) == [
         "from transformers import pipeline",
-        "from trainers.int8 import load_int8",
+        "from trainers.models.int8 import load_int8",
         'classify = pipeline("text-classification", model=load_int8("/out"), tokenizer="/out")',
         'print(classify("a film that is warm, funny and true"))',
     ]

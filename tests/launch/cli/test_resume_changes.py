@@ -169,5 +169,5 @@ def test_forced_data_is_recorded_and_stays_accepted_only_while_it_is_the_same(fu
 
 
 def test_other_content_of_as_many_rows_is_refused_where_it_has_been_prepared(fullrank, stopped_on_sentences, monkeypatch):
-    monkeypatch.setattr("launch.data_changes.read_data_facts", lambda experiment: {"num_samples": {"train": 100}, "fingerprint": "b"})
+    monkeypatch.setattr("launch.checks.data_changes.read_data_facts", lambda experiment: {"num_samples": {"train": 100}, "fingerprint": "b"})
     assert "prepared.fingerprint: was 'a' in this run and would be 'b'" in fullrank("resume", stopped_on_sentences).err

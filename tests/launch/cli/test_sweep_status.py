@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm_text import Queued
-from launch.sweeps import describe_sweep
+from launch.scheduler.printed import Queued
+from launch.scheduler.sweeps import describe_sweep
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_best_on_validation_comes_first_and_alone_shows_its_test_split(sweep
 
 
 def test_while_runs_are_left_no_test_split_is_shown(sweep, fullrank, monkeypatch):
-    monkeypatch.setattr("launch.jobs.ask_queue", lambda: {"12_0": Queued("12_0", "PENDING", "Priority", "", "")})
+    monkeypatch.setattr("launch.scheduler.jobs.ask_queue", lambda: {"12_0": Queued("12_0", "PENDING", "Priority", "", "")})
     first = Path(json.loads((sweep / "sweep.json").read_text())["tasks"][0]["run"])
     waiting = {"state": "pending", "backend": "slurm", "job_id": "12_0", "heartbeat": 0.0}
     (first / "status.json").write_text(json.dumps(waiting))

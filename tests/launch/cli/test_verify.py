@@ -76,8 +76,8 @@ def test_every_difference_is_named_with_its_step_or_tensor_and_both_runs_stay(fu
 
 
 def test_cluster_has_both_submitted_under_its_run_root(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
-    monkeypatch.setattr("launch.drill.SlurmTrainings", trainings)
-    monkeypatch.setattr("launch.slurm.ask_site", lambda: None)
+    monkeypatch.setattr("launch.scheduler.drill.SlurmTrainings", trainings)
+    monkeypatch.setattr("launch.scheduler.commands.ask_site", lambda: None)
     site = tmp_path / "site.yaml"
     site.write_text(f"partition: main\ncpus_per_node: 2\ntime_limit: '00:10:00'\nrun_root: {tmp_path}/shared\n")
     answer = fullrank("verify", experiment_file, "--cluster", site, "--nodes", "2", "--processes-per-node", "1")
@@ -87,7 +87,7 @@ def test_cluster_has_both_submitted_under_its_run_root(fullrank, experiment_file
 
 
 def test_cluster_without_slurm_here_is_refused_before_anything_starts(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
-    monkeypatch.setattr("launch.slurm.has_slurm", lambda: False)
+    monkeypatch.setattr("launch.scheduler.commands.has_slurm", lambda: False)
     site = tmp_path / "site.yaml"
     site.write_text("cpus_per_node: 2\n")
     answer = fullrank("verify", experiment_file, "--cluster", site)

@@ -7,7 +7,7 @@ from torch import nn
 from launch.config.errors import ConfigError
 from launch.config.sharding import Fsdp
 from trainers.engines.fsdp2 import find_units
-from trainers.skeleton import without_weights
+from trainers.models.skeleton import without_weights
 
 
 class Layer(nn.Module):

@@ -18,7 +18,7 @@ from tests.tiny_annotated import annotation, tiny_coco, write_coco
 from trainers.images.boxes import box_problem, corners
 from trainers.images.coco import IMAGE, OBJECTS, Annotation, load_annotated
 from trainers.images.masks import decode_mask, draw_mask, encode_mask, outline_problem, read_mask
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
 from trainers.tasks.detection_faster_rcnn import is_thing
 
 SIZE = (32, 24)

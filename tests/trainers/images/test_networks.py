@@ -11,9 +11,9 @@ from launch.config.errors import ConfigError
 from launch.config.experiment import Model
 from tests.tiny_pictures import write_picture
 from trainers.architectures.small_cnn import SmallCnn
-from trainers.batch_norm import batch_norm_warning
 from trainers.images.classifier import load_classifier
 from trainers.images.networks import Classifier, build_network, find_statistics, load_network, save_network
+from trainers.models.batch_norm import batch_norm_warning
 from trainers.optimizers import set_training_mode
 
 NAMES = ["a", "b", "c"]

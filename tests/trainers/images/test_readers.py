@@ -18,7 +18,7 @@ from launch.config.tasks import ImageClassification
 from tests.tiny_pictures import tiny_folder
 from trainers.images import cifar
 from trainers.images.readers import load_pictures
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
 
 OPTIONS = ImageClassification(kind="image_classification")
 

@@ -13,7 +13,7 @@ from trainers.ratings.dataset import PadItems, PeopleDataset, as_vectors, write_
 from trainers.ratings.likes import LIKES, number_likes, read_catalogue, read_likes
 from trainers.ratings.ranking import Ndcg, Recall
 from trainers.ratings.recommender import rank_unseen
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 
 
 def options(**values: Any) -> RecommenderAutoencoder:

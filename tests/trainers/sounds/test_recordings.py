@@ -12,7 +12,7 @@ from launch.config.data import Data
 from launch.config.errors import ConfigError
 from launch.config.tasks.speech_ctc import SpeechCtc
 from tests.tiny_sounds import tiny_recordings, write_recording
-from trainers.rows import BadRows
+from trainers.reading.rows import BadRows
 from trainers.sounds.readers import load_recordings
 from trainers.sounds.recordings import read_recording
 

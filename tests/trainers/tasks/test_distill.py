@@ -10,8 +10,8 @@ from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from launch.config.prepared import read_data_facts, read_prepared
 from tests.tiny import tiny_bert, tiny_classifier, tiny_sentences
-from trainers.computed_once import OncePerSample
 from trainers.engine import Engine
+from trainers.features.computed_once import OncePerSample
 from trainers.stopping import StopRequests
 from trainers.tasks import Precomputes, build_task
 from trainers.tasks.distill import TEACHER, DistillTask, soft_loss

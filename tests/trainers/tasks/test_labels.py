@@ -7,7 +7,7 @@ import pytest
 
 from launch.config.errors import ConfigError
 from launch.config.tasks import TextClassification
-from trainers.rows import BadRows, Split
+from trainers.reading.rows import BadRows, Split
 from trainers.tasks.labels import Labels, read_labels
 
 

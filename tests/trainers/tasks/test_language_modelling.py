@@ -16,7 +16,7 @@ from launch.config.resolve import resolve
 from tests.tiny import tiny_bert, tiny_rows
 from trainers.tasks import build_task
 from trainers.tasks.perplexity import Perplexity
-from trainers.tokens import NO_LABEL
+from trainers.texts.tokens import NO_LABEL
 
 GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
 

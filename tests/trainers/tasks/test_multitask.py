@@ -14,8 +14,8 @@ from launch.config.prepared import read_prepared
 from launch.config.tasks import Multitask
 from tests.tiny import tiny_bert, tiny_sentences
 from tests.tiny_texts import tiny_tagged
-from trainers.int8 import quantize, save_int8
-from trainers.multihead import load_multihead
+from trainers.models.int8 import quantize, save_int8
+from trainers.models.multihead import load_multihead
 from trainers.tasks import Draws, build_task
 from trainers.tasks.multitask import MetricsOfParts, MultitaskTask
 

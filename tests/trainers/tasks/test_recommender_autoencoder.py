@@ -12,7 +12,7 @@ import torch
 from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from launch.config.sources import LocalPath
-from launch.samples import count_train_samples
+from launch.sizes.samples import count_train_samples
 from tests.tiny_ratings import tiny_ratings
 from trainers.ratings.recommender import load_recommender
 from trainers.tasks.recommender_autoencoder import RecommenderTask, build_task

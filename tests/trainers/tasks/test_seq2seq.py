@@ -14,7 +14,7 @@ from launch.config.experiment import Experiment
 from tests.tiny_pairs import tiny_pairs, tiny_t5
 from trainers.tasks.seq2seq import PadPairs, Seq2SeqTask, build_task
 from trainers.tasks.written_texts import ExactMatch, RougeL
-from trainers.tokens import NO_LABEL
+from trainers.texts.tokens import NO_LABEL
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from launch.config.experiment import Experiment
 from launch.config.prepared import prepared_dir, read_data_facts, read_prepared
 from launch.config.tasks import TextClassification
 from tests.tiny import tiny_bert, tiny_sentences
-from trainers.rendering import escaped
+from trainers.reports.rendering import escaped
 from trainers.tasks import Task, build_task
 
 

@@ -1,0 +1,1 @@
+"""How large models, data, memory and checkpoints are, found without torch where that is possible."""

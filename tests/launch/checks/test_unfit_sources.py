@@ -1,0 +1,135 @@
+"""What a first line and a folder's names tell is refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from launch.checks.unfit_sources import find_unfit_sources
+from launch.config.load import load_experiment
+from launch.config.sources import HubName, LocalPath
+
+HUB_MODEL = HubName("owner/model")
+
+
+@pytest.fixture
+def unfit(experiment_file):
+    """Returns the problems of a source as text; the task's columns are sentence and label."""
+
+    def find(path, *overrides, model=HUB_MODEL):
+        experiment = load_experiment(str(experiment_file), (f"data.source={path}", *overrides)).experiment
+        return "\n".join(map(str, find_unfit_sources(experiment, model, LocalPath(path))))
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "text,label\ngood,1\n"),
+        ("a.tsv", "text\tlabel\ngood\t1\n"),
+        ("a.jsonl", '\n{"text": "good", "label": 1}\n'),
+        ("a.CSV", "\ufefftext,label\n"),
+    ],
+)
+def test_table_without_the_tasks_column_names_its_columns(tmp_path, unfit, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = unfit(tmp_path / name)
+    assert f"{tmp_path / name}: task.text: there is no column 'sentence'" in found
+    assert "allowed: the columns: text, label" in found
+    assert "task.label" not in found
+    assert unfit(tmp_path / name, "task.text=text") == ""
+
+
+def test_every_named_split_is_looked_at(tmp_path, unfit):
+    (tmp_path / "train.csv").write_text("sentence,label\n")
+    (tmp_path / "dev.csv").write_text("sentence,class\n")
+    found = unfit(tmp_path, "data.splits.train=train.csv", "data.splits.validation=dev.csv")
+    assert f"{tmp_path / 'dev.csv'}: task.label: there is no column 'label'" in found
+    assert "train.csv" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "overrides"),
+    [
+        ("a.csv", "good,1\n", ["data.columns=[sentence, label]"]),
+        ("a.jsonl", '{"other": 1}\n', ["data.on_bad_row=skip"]),
+        ("a.jsonl", "no json\n", []),
+        ("a.csv", "", []),
+        ("a.parquet", "PAR1", []),
+    ],
+)
+def test_what_a_first_line_does_not_tell_is_left_to_the_ranks(tmp_path, unfit, name, text, overrides):
+    (tmp_path / name).write_text(text)
+    assert unfit(tmp_path / name, *overrides) == ""
+
+
+def test_folder_without_a_configuration_is_no_model(tmp_path, unfit):
+    model = tmp_path / "model"
+    model.mkdir()
+    assert f"model.source: {model} is not a model's folder: it has no config.json" in unfit(tmp_path, model=LocalPath(model))
+    (model / "config.json").touch()
+    assert unfit(tmp_path, model=LocalPath(model)) == ""
+    assert unfit(tmp_path, model=LocalPath(tmp_path / "nowhere")) == ""  # what is missing is told by its own check
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "overrides", "found"),
+    [
+        ("a.csv", b"PAR1....", [], "data.format: is a parquet file, not csv"),
+        ("a.tsv", b"\x1f\x8b\x08", [], "data.format: is a gzip archive, not tsv\n    try: unpack it"),
+        ("a.parquet", b"sentence,label\n", [], "data.format: is no parquet file"),
+        ("a.json", b'["sentence"]', ["data.format=squad"], "data.format: is no SQuAD file: it does not begin with {"),
+    ],
+)
+def test_file_that_begins_unlike_its_format_says_what_it_is(tmp_path, unfit, name, begins, overrides, found):
+    (tmp_path / name).write_bytes(begins)
+    assert found in unfit(tmp_path / name, *overrides)
+
+
+@pytest.fixture
+def unfit_folder(tmp_path):
+    """Returns the problems of a folder of pictures as text."""
+
+    def find(*overrides):
+        words = [f"data.source={tmp_path}", "data.splits.validation=null", *overrides]
+        experiment = load_experiment("image_folder_frozen", words).experiment
+        return "\n".join(map(str, find_unfit_sources(experiment, HUB_MODEL, LocalPath(tmp_path))))
+
+    return find
+
+
+def test_folder_of_pictures_without_the_split_names_what_is_there(tmp_path, unfit_folder):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    assert unfit_folder() == (
+        f"data.splits.train: there is no folder {tmp_path / 'train'}\n"
+        "    allowed: a folder of it: cat, dog\n"
+        "    try: data.splits.train=. if these are the classes"
+    )
+    assert unfit_folder("data.splits.train=.") == ""
+
+
+def test_train_split_of_one_class_is_refused_and_another_format_left_to_the_ranks(tmp_path, unfit_folder):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    assert "holds one folder, and each folder of it is a class" in unfit_folder()
+    assert unfit_folder("data.format=parquet") == ""
+    (tmp_path / "train" / "0000.parquet").touch()
+    assert unfit_folder("data.format=auto") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"images": [\n{"id": 1,}]}', "train.json:2: data.splits.train: is no JSON"),
+        ('{"images": []}', "train.json: data.splits.train: has no list 'annotations'"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "train.json: data.splits.train: categories[0] has no id and name"),
+        ('{"images": [], "annotations": [], "categories": []}', ""),
+    ],
+)
+def test_an_annotation_file_of_another_format_is_told_before_anything_starts(tmp_path, unfit, text, told, monkeypatch):
+    (tmp_path / "train.json").write_text(text)
+    chosen = ("task={kind: detection_faster_rcnn}", "data.splits.train=train.json", "data.splits.validation=absent.json")  # absence is told elsewhere
+    found = unfit(tmp_path, *chosen)
+    assert (told in found) if told else found == ""
+    monkeypatch.setattr("launch.checks.unfit_sources.QUICKLY_READ", 1)
+    assert unfit(tmp_path, *chosen) == ""

@@ -1,0 +1,1 @@
+"""What a checkpoint consists of: its manifest, the optimizer by name, random states, and how they come back."""

@@ -1,0 +1,1 @@
+"""Brings archives, models and data from elsewhere."""

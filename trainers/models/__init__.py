@@ -1,0 +1,1 @@
+"""Networks: loaded, given heads and adapters, cut down, saved."""

@@ -1,0 +1,1 @@
+"""Rows of data sets: read from files, accounted for, kept in columns."""
