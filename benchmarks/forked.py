@@ -30,7 +30,15 @@ from launch.ports import held_port  # noqa: E402
 from trainers.tasks import TASKS  # noqa: E402
 from trainers.train import main as train_main  # noqa: E402
 
-OWN = ("assembly", "closing", "debugging", "reports.figures", "reports.report", "starting", *(module.removeprefix("trainers.") for module in TASKS.values()))
+OWN = (
+    "assembly",
+    "closing",
+    "debugging",
+    "reports.figures",
+    "reports.report",
+    "starting",
+    *(module.removeprefix("trainers.") for module in TASKS.values()),
+)
 LATE = (
     "markdown_it",
     "pyarrow.ipc",
