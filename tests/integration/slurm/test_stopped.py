@@ -116,6 +116,7 @@ def test_a_waiting_job_says_why_and_is_cancelled_at_once(cluster, fullrank, subm
 
 @pytest.mark.long
 def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
+    wait_for_nodes(cluster)  # the job is to get node1 and node2, not what an earlier one leaves
     run = submit("--nodes", "2", *LONG)
     until(run, "running", step=100)
     cluster.kill_node("node2")
@@ -133,6 +134,7 @@ def test_a_lost_node_is_named_and_training_goes_on(cluster, submit, until):
 @pytest.mark.parametrize("node", CUT)
 def test_a_node_cut_off_from_the_network_is_given_up(node, cluster, submit, until, undisturbed):
     """The processes on it live on, and are to leave the run alone; node1 has rank 0, the job's script and the lock."""
+    wait_for_nodes(cluster)  # the job is to get node1 and node2, not what an earlier one leaves
     run = submit("--nodes", "2", *LONG)
     until(run, "running", step=100)
     cluster.set_cable(node, is_plugged=False)
