@@ -1,6 +1,7 @@
 """Warns trainings in every way, at random moments, resumes them, and checks that not one step was lost.
 
-    python benchmarks/warned_stops.py [--stops 50] [--seed 0] [--steps 300] [--stops-a-run 10] [--strategy fsdp2|zero1|zero2|zero3] [--folder DIR]
+    python benchmarks/warned_stops.py [--stops 50] [--seed 0] [--steps 300] [--stops-a-run 10] [--ahead 0,0,0,10,30]
+        [--strategy fsdp2|zero1|zero2|zero3] [--folder DIR]
 
 The ways: SIGTERM, SIGUSR2, Ctrl-C (SIGINT) and the stop file; to one rank, to every rank, to the agent of `fullrank run`, to the whole group of
 processes. After every stop: exit codes, the recorded cause, a checkpoint of the very last step, and metrics.jsonl with each step once.
@@ -36,10 +37,15 @@ TIMEOUT_S = 180.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and the words that say under which strategy."""
+    """What is trained, and the words that say under which strategy.
+
+    Args:
+        ahead: how many steps an attempt is to train before it may be warned; one of these, by chance.
+    """
 
     experiment: Path
     told: list[str]
+    ahead: tuple[int, ...]
 
     def by_hand(self, run: Path) -> list[str]:
         """Returns what a rank that was started by hand is told."""
@@ -53,6 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--stops-a-run", type=int, default=10)
+    parser.add_argument("--ahead", default="0,0,0,10,30", help="steps that an attempt trains before it may be warned: one of these, by chance")
     parser.add_argument("--strategy", choices=tuple(STRATEGIES), help="of tests/engines.py, always on two processes; default: one process, or DDP")
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args()
@@ -65,7 +72,8 @@ def main() -> int:
         write_strategies(folder)
         if options.strategy:
             forked.load_engines()
-        case, counts = Case(experiment, told(folder, options.strategy)), (2,) if options.strategy else (1, 2)
+        case = Case(experiment, told(folder, options.strategy), tuple(int(number) for number in options.ahead.split(",")))
+        counts = (2,) if options.strategy else (1, 2)
         whole = {count: folder / f"whole_{count}" for count in counts}
         for count, run in whole.items():
             codes = forked.wait(forked.start(case.by_hand(run), count, run.with_name(f"{run.name}.logs")))
@@ -136,7 +144,9 @@ def stop_ranks(case: Case, run: Path, count: int, way: str, target: str, source:
     """Warns ranks that were started by hand; returns their exit codes."""
     attempt = run / "attempts" / f"{1 + len(list((run / 'attempts').glob('*'))):04d}"
     ranks = forked.start(case.by_hand(run), count, run.with_name(f"{run.name}.logs"))
-    forked.wait_until(lambda: attempt.is_dir() and (source.random() < 0.02 or (attempt / "start.json").is_file()), ranks)
+    before, ahead = len(forked.read_records(run)), source.choice(case.ahead)
+    forked.wait_until(lambda: attempt.is_dir() and ((ahead == 0 and source.random() < 0.02) or (attempt / "start.json").is_file()), ranks)
+    forked.wait_until(lambda: len(forked.read_records(run)) >= before + ahead, ranks)
     wait_a_while(source, 1.5, ranks)
     if way == "stop file":
         (attempt / "stop").touch()
@@ -157,8 +167,11 @@ def stop_agent(case: Case, run: Path, count: int, way: str, target: str, source:
     attempt, deadline = run / "attempts" / f"{number:04d}", time.monotonic() + TIMEOUT_S
     while not (attempt / "plan.json").is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    if source.random() < 0.7:  # else it is still importing
+    before, ahead = len(forked.read_records(run)), source.choice(case.ahead)
+    if ahead or source.random() < 0.5:  # else it is still importing
         while not (attempt / "start.json").is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while len(forked.read_records(run)) < before + ahead and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     wait_a_while(source, 1.5, [])
     if process.poll() is None:

@@ -214,6 +214,16 @@ def _load_deepspeed(world: World, device: str, backend: str) -> Any:
         raise ConfigError(Problem(f"DeepSpeed cannot be imported: {error}", fix=fix)) from error
     deepspeed.utils.logger.setLevel("WARNING")
     deepspeed.ops.__compatible_ops__[_CPU_COLLECTIVES] = False
-    deepspeed.runtime.compiler.compile = lambda: lambda function: function  # of its Muon, which ZeRO imports and nobody here uses: 2 s a start
+    _import_muon_uncompiled(deepspeed.runtime.compiler)
     deepspeed.init_distributed(dist_backend=backend)
     return deepspeed
+
+
+def _import_muon_uncompiled(compiler: Any) -> None:
+    """ZeRO imports DeepSpeed's Muon, which nobody here uses, and which compiles three functions as it is imported: 2 s a start."""
+    compile_ = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compile_
