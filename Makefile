@@ -19,7 +19,7 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints
 # A file's tests share what they trained, so a file stays together; tests/integration, the longest, comes first.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart test test-slurm cluster test-fast lint format reference clean
+.PHONY: help quickstart test test-campaigns test-slurm cluster test-fast lint format reference clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,8 +28,11 @@ quickstart: $(VENV)/.train  ## Fine-tune a small BERT on movie reviews, here, no
 	$(BIN)/fullrank run quickstart
 
 test: lint  ## Style, types and every test that needs no Slurm
-	@echo "left out: the tests on a real Slurm (make test-slurm; they need root)"
-	$(BIN)/python -m pytest -m "not slurm" $(SIDE_BY_SIDE)
+	@echo "left out: the tests on a real Slurm (make test-slurm; they need root), some minutes of stops and kills (make test-campaigns)"
+	$(BIN)/python -m pytest -m "not slurm and not campaign" $(SIDE_BY_SIDE)
+
+test-campaigns: $(VENV)/.dev  ## Trainings stopped and killed at random, gone on with, compared bit by bit: a few of each kind
+	$(BIN)/python -m pytest tests/integration/test_campaigns.py
 
 SLURM_TESTS ?= slurm
 
@@ -42,7 +45,7 @@ cluster: $(VENV)/.dev  ## A shell on a Slurm of three nodes, here, to try; needs
 	$(BIN)/python -m tests.cluster shell
 
 test-fast: $(VENV)/.dev  ## The tests that start no processes
-	$(BIN)/python -m pytest -m "not integration and not slurm" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not integration and not slurm and not campaign" $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ FEATURES = {
     "LoRA in bf16": Feature((*SGD, "model.lora={rank: 4}", "train.precision=bf16"), close=0.05),
     "LoRA of a ViT": Feature((*SGD, "optimizer.lr=0.05", "model.lora={rank: 4}"), "vit"),
     "moving average": Feature((*SGD, "train.ema_decay=0.9"), without=_STAGE_3),
-    "LoRA, moving average": Feature((*SGD, "model.lora={rank: 4}", "train.ema_decay=0.9"), without=_STAGE_3),
+    "LoRA and moving average": Feature((*SGD, "model.lora={rank: 4}", "train.ema_decay=0.9"), without=_STAGE_3),
     "thawing": Feature(
         (*SGD, "model.freeze=[bert.*]", "train.unfreeze_at={5 steps: [bert.encoder.layer.1.*]}"), without=("zero1", "zero2", *_STAGE_3)
     ),
