@@ -61,7 +61,7 @@ ENGINES = (
 )
 """What the engines that divide import, DeepSpeed with its Muon (whose import loads torch's compiler) being most of it."""
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 _PORTS = itertools.cycle(range(20011 + os.getpid() % 9000, 31000))
 _HELD: deque[ExitStack] = deque()
 """The ports of the last 64 trainings, so that no other process that forks ranks, or launches any, takes one of them."""

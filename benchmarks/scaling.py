@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--processes 1,2,4] [--work minilm|bert|resnet] [--strategy FILE] [--tiny] [--rounds 9] [--steps 10]
     srun ... torchrun --nnodes N --nproc-per-node 8 ... benchmarks/scaling.py     # a cluster: one line for the processes there are
 
-Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data of benchmarks/gpu.py, which
+Each process has the same share of work whatever their number (weak scaling): 1.0 is perfect. Random weights and data; contenders.py
 says what the raw loop does and what it leaves out; fullrank's is its whole loop, with stop requests, heartbeat and metrics.jsonl. Both contenders
 live in the same processes and take turns of a few steps; rates are of the slowest rank, the median of the rounds, and the quotient is the median of
 the rounds' quotients. Processor time a step is counted too: on a CPU that others use as well it is the steadier of the two, and the efficiency there
@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gpu import MINILM, TINY, WORKS, Samples, build_model, fullrank_steps, plain_steps, wait_for_gpu
+from contenders import MINILM, TINY, WORKS, Samples, build_model, fullrank_steps, plain_steps, wait_for_gpu
 
 CONTENDERS = ("fullrank", "raw DDP")
 Rounds = dict[str, list[tuple[float, float]]]
