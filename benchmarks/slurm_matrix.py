@@ -1,6 +1,7 @@
 """Losses of one experiment over strategies, nodes, processes and both template forms on the test cluster, against one process here.
 
-    python -m tests.cluster up; python -P benchmarks/slurm_matrix.py --folder DIR [--strategies cpu,fsdp2] [EXPERIMENT] [KEY=VALUE ...]
+    eval "$(python -m tests.cluster up | grep export)"  # and, at the end: python -m tests.cluster down
+    python -P benchmarks/slurm_matrix.py --folder DIR [--strategies cpu,fsdp2] [EXPERIMENT] [KEY=VALUE ...]
 
 Prints a Markdown table of the largest relative difference of the training loss over all steps; ends with 1 if one is above 1e-5 or a job
 did not complete. `cpu` is DDP. A combination that DIR has already is not trained again.
