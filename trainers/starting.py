@@ -62,7 +62,7 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
         copy_code(experiment, loaded.path, run.code)
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))  # last: with it, it is a run
-    attempt = run.attempt(int(number)) if number else create_attempt(run)
+    attempt = run.attempt(int(number)) if number else _prepared_attempt(run) or create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
     update_status(
         run,
@@ -75,6 +75,12 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         started=time.time(),
     )
     return run, attempt
+
+
+def _prepared_attempt(run: RunDir) -> Attempt | None:
+    """Returns the attempt that `fullrank submit` has planned for the stock launcher, if nobody has begun it."""
+    last = run.last_attempt()
+    return last if last is not None and last.plan.is_file() and not last.was_begun() else None
 
 
 def _was_begun(run: RunDir) -> bool:

@@ -96,6 +96,11 @@ class Attempt:
     def job_log(self) -> Path:
         return self.path / "job.log"
 
+    def was_begun(self) -> bool:
+        """Returns whether there is more of it than what the launcher writes beforehand."""
+        prepared = {path.name for path in (self.plan, self.accelerate, self.deepspeed, self.command, self.environment, self.failures)}
+        return not {path.name for path in self.path.iterdir()} <= prepared or any(self.failures.glob("*"))
+
     def rank_log(self, rank: int) -> Path:
         return self.path / f"rank_{rank:05d}.log"
 

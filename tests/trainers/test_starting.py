@@ -8,6 +8,7 @@ import pytest
 
 from launch.config.errors import ConfigError, StateError
 from launch.config.lock import lock_run
+from launch.config.new_run import create_attempt
 from launch.config.run_dir import RunDir
 from trainers.starting import open_run
 from trainers.world import World
@@ -40,6 +41,14 @@ def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch:
     monkeypatch.setenv("FULLRANK_ATTEMPT", "3")
     with lock_run(run):
         assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == 3
+
+
+@pytest.mark.parametrize(("trace", "number"), [("plan.json", 1), ("start.json", 2), ("rank_00000.log", 2), ("failures/rank_00000.json", 2)])
+def test_training_by_a_stock_launcher_begins_the_attempt_that_submit_planned_but_no_other(run: RunDir, trace: str, number: int) -> None:
+    planned = create_attempt(run)
+    for path in (planned.plan, planned.accelerate, planned.path / trace):
+        path.write_text("{}", encoding="utf-8")
+    assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == number
 
 
 def test_start_that_was_killed_while_it_made_the_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def test_losses_are_those_of_one_process_here(words, submit, until, local_losses
     found = losses(run)
     assert found.keys() == local_losses.keys()
     assert max(abs(found[step] - loss) / loss for step, loss in local_losses.items()) < 1e-5
+    assert [attempt.name for attempt in (run / "attempts").iterdir()] == ["0001"]
     assert not [folder for folder in (shared, Path.cwd(), run) if (folder / "evil").exists()]
 
 
