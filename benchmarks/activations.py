@@ -4,6 +4,7 @@
 
 kept: the distinct storages that autograd saves in the forward pass, the weights left out (saved_tensors_hooks). peak: the most that torch's
 allocator gave out beyond weights and gradients during both passes (torch.profiler, profile_memory), temporaries of single operations included.
+In bf16 the 16-bit copies of the weights, which autocast keeps, are left out of both: the launcher counts them with the weights.
 Dropout makes attention on a CPU keep its scores; without it, its fused kernel does not. Exit code 1 if an estimate is further than 25 % from
 what is kept (with checkpointing: from the peak, as layers are computed again in the backward pass).
 """
@@ -50,7 +51,7 @@ CASES = (
     Case("bert", "MiniLM", 32, 64, dropout=0.0),
     Case("bert", "base", 8, 128),
     Case("bert", "base", 8, 128, dropout=0.0),
-    Case("bert", "base", 8, 128, dropout=0.0, precision="bf16"),
+    Case("bert", "MiniLM", 16, 64, dropout=0.0, precision="bf16"),
     Case("bert", "base", 8, 128, dropout=0.0, checkpointing=True),
     Case("bert", "large", 4, 128),
     Case("roberta", "base", 4, 128),
@@ -67,7 +68,7 @@ def main() -> int:
     print("|---|---|---|---:|---:|---:|---:|---:|", flush=True)
     failed = 0
     for case in CASES:
-        if options.only not in f"{case.family} {case.size}":
+        if options.only not in f"{case.family} {case.size} {case.precision}":
             continue
         expected, kept, peak = measure(case)
         words = [f"dropout {case.dropout}", case.precision, *(["checkpointing"] if case.checkpointing else [])]
@@ -94,10 +95,10 @@ def measure(case: Case) -> tuple[int, int, int]:
     if case.checkpointing:
         model.gradient_checkpointing_enable()
     run(model, case).backward()  # the gradients are there from here on
-    kept = kept_by_autograd(model, case)
+    kept, copies = kept_by_autograd(model, case)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run(model, case).backward()
-    return expected, kept, peak_of(profiler)
+    return expected, kept, peak_of(profiler) - copies
 
 
 def build(case: Case) -> Any:
@@ -124,22 +125,24 @@ def run(model: Any, case: Case) -> torch.Tensor:
     return loss
 
 
-def kept_by_autograd(model: Any, case: Case) -> int:
-    """Returns the bytes of the distinct storages that a forward pass saves."""
+def kept_by_autograd(model: Any, case: Case) -> tuple[int, int]:
+    """Returns the bytes of the distinct storages that a forward pass saves, and of autocast's copies of weights, told by their size."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes = {2 * parameter.numel() for parameter in model.parameters() if parameter.ndim == 2}
     kept: dict[int, int] = {}
+    copies: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            is_copy = tensor.dtype == torch.bfloat16 and storage.nbytes() in sizes
+            (copies if is_copy else kept)[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = run(model, case)
-    total = sum(kept.values())
     del loss
-    return total
+    return sum(kept.values()), sum(copies.values())
 
 
 def peak_of(profiler: profile) -> int:

@@ -2,9 +2,10 @@
 
     python benchmarks/stock_launch.py [--strategies fsdp2,zero1,zero2,zero3] [--forms run,command.sh,bare] [--steps 8] [--folder DIR]
 
-run: `fullrank run --launcher accelerate`. command.sh: the script of its run directory, after it. bare: `accelerate launch --config_file accelerate.yaml
-trainers/train.py`, where the ranks learn of the strategy from Accelerate's variables alone. A cell: the largest relative difference of a loss
-or a gradient norm from ranks that were started by hand, and what rank 0 said it trains under. Exit code 1 if one is above 1e-5 or failed.
+run: `fullrank run --launcher accelerate`. command.sh: the script of its run directory, after it. bare: `accelerate launch --config_file
+accelerate.yaml trainers/train.py`, where the ranks learn of the strategy from Accelerate's variables alone. A cell: the largest relative
+difference of a loss or a gradient norm from ranks that were started by hand, and what rank 0 said it trains under. Exit code 1 if one is
+above 1e-5 or failed.
 """
 
 from __future__ import annotations
