@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from launch.config.errors import ConfigError, FullrankError, Problem
@@ -22,7 +23,7 @@ from launch.config.run_dir import RunDir
 from trainers.checkpoints.restoring import SavedWeights, restore_weights
 from trainers.engine import Engine
 from trainers.evaluation import Evaluation, Evaluator
-from trainers.models.int8 import INT8_FILE, Int8Linear, load_int8, quantize, save_int8
+from trainers.models.int8 import INT8_FILE, Int8Linear, load_int8, quantize, read_config, save_int8
 from trainers.once import make_once
 from trainers.own_code import use_own_code
 from trainers.stopping import StopRequests
@@ -45,7 +46,7 @@ def export(run: RunDir, out: Path) -> dict[str, Any]:
     """Writes `out`, and returns {"split", "model", "int8"}: bytes of the weights, metrics and seconds of an evaluation of both.
 
     Raises:
-        ConfigError: the model is none of transformers, or has no linear layers.
+        ConfigError: the model is damaged, none of transformers, or has no linear layers; `out` is not there then.
     """
     loaded = load_experiment(str(run.resolved), ())
     experiment = resolve(loaded)
@@ -53,13 +54,15 @@ def export(run: RunDir, out: Path) -> dict[str, Any]:
     weights = run.model / "model.safetensors"
     if not (run.model / "config.json").is_file():
         raise ConfigError(Problem(f"{experiment.task.kind} leaves no model of transformers, and only those are exported", where=str(run.model)))
+    read_config(run.model)
     task = build_task(experiment)
     network = task.build_model()
-    restore_weights(SavedWeights(weights), network)
+    restore_weights(_open_weights(weights, run), network)
     split = next((name for name in SPLITS if name in task.num_samples), None)
-    before = _judge(task, network, split)
+    before, after = _judge(task, network, split), None
 
     def make(folder: Path) -> None:
+        nonlocal after
         names = quantize(network)
         if not any(isinstance(network.get_submodule(name), Int8Linear) for name in names):
             raise ConfigError(Problem(f"{type(network).__name__} has no linear layers that 8 bits make faster", where=str(run.model)))
@@ -67,10 +70,19 @@ def export(run: RunDir, out: Path) -> dict[str, Any]:
             if path.is_file() and path != weights:
                 shutil.copy(path, folder / path.name)
         save_int8(network, folder)
+        after = _judge(task, load_int8(folder), split)  # what a user will load, not what is in memory here
 
-    make_once(out, Path.is_dir, make)
-    after = _judge(task, load_int8(out), split)  # what a user will load, not what is in memory here
+    make_once(out, Path.is_dir, make, fix="--out DIR with room and write permission")
     return {"split": split, "model": _facts(weights, before), "int8": _facts(out / INT8_FILE, after)}
+
+
+def _open_weights(file: Path, run: RunDir) -> SavedWeights:
+    """Returns the weights of a run's model; raises ConfigError where the file is damaged."""
+    try:
+        return SavedWeights(file)
+    except SafetensorError as error:
+        fix = f"a copy of the file, or fullrank run {run.resolved} to train the model again"
+        raise ConfigError(Problem(f"the weights are damaged: {error}", where=str(file), fix=fix)) from error
 
 
 def _judge(task: Task, network: nn.Module, split: str | None) -> Evaluation | None:

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 QUIET_WAIT_S = 10.0
 """Ranks of one run wait for each other's preparation all the time; only a longer wait is worth a line."""
 
+_FIX = "FULLRANK_CACHE=DIR with room and write permission"
 
-def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]) -> Path:
+
+def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None], fix: str = _FIX) -> Path:
     """Returns `folder`, made by exactly one of the processes that ask for it at the same time; the others wait.
 
     `make` fills a temporary folder beside it, which is renamed when it returns, so a killed process leaves nothing that looks whole.
     The kernel frees the lock of a process that dies (flock).
+
+    Args:
+        fix: what to type where the place cannot be written.
 
     Raises:
         ConfigError: the place cannot be written.
@@ -40,7 +45,7 @@ def make_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Pa
         if error.errno is None:  # not the system's: a library's own
             raise
         what = f"cannot be written: {error.strerror or error}"
-        raise ConfigError(Problem(what, where=str(error.filename or folder), fix="FULLRANK_CACHE=DIR with room and write permission")) from error
+        raise ConfigError(Problem(what, where=str(error.filename or folder), fix=fix)) from error
     return folder
 
 

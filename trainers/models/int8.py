@@ -101,7 +101,7 @@ def load_int8(folder: str | Path) -> Any:
     """Returns the model that `fullrank export` wrote, in evaluation mode: one of transformers, whose pipelines take it, or a PooledNetwork.
 
     Raises:
-        ConfigError: fullrank export did not write this folder.
+        ConfigError: fullrank export did not write this folder, or its config.json is damaged.
     """
     from safetensors.torch import load_file
 
@@ -117,19 +117,39 @@ def load_int8(folder: str | Path) -> Any:
     return network.eval()
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the config.json of a model's folder.
+
+    Raises:
+        ConfigError: it is damaged, or names no network that could be built.
+    """
+    import transformers
+
+    from trainers.models import multihead, pooled
+
+    file = folder / "config.json"
+    facts, fix = read_json(file), "a copy of the file, e.g. that of a checkpoint of the run"
+    if facts is None:
+        raise ConfigError(Problem("is not whole: it holds no JSON object", where=str(file), fix=fix))
+    names = facts.get("architectures")
+    is_named = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) and hasattr(transformers, names[0])
+    if not is_named and pooled.CONFIG_KEY not in facts and multihead.CONFIG_KEY not in facts:
+        raise ConfigError(Problem(f"names no class of transformers: {names!r}", where=str(file), key="architectures", fix=fix))
+    return facts
+
+
 def _build(folder: Path, tensors: Mapping[str, Tensor]) -> Any:
     """Returns a network of the folder's class with any weights."""
     import transformers
 
     from trainers.models import multihead, pooled
 
-    facts = read_json(folder / "config.json") or {}
+    facts = read_config(folder)
     if pooled.CONFIG_KEY in facts:
         return pooled.empty_network(folder, len(tensors["head.bias"]))
     if multihead.CONFIG_KEY in facts:
         return multihead.empty_network(folder)
-    (name,) = facts["architectures"]
-    return getattr(transformers, name)(transformers.AutoConfig.from_pretrained(folder))
+    return getattr(transformers, facts["architectures"][0])(transformers.AutoConfig.from_pretrained(folder))
 
 
 def _stand_in(layer: Any) -> Int8Linear | Int8Embedding:

@@ -135,3 +135,45 @@ def test_a_run_that_leaves_no_model_of_transformers_is_refused(tmp_path: Path, m
     with pytest.raises(ConfigError, match="text_classification leaves no model of transformers"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "model.safetensors",
+            b"torn",
+            r"model/model\.safetensors: the weights are damaged: .*\n    try: a copy of the file, or fullrank run .*resolved\.yaml",
+        ),
+        ("config.json", b'{"architectures": ["Be', r"model/config\.json: is not whole: it holds no JSON object"),
+        ("config.json", b'{"architectures": ["Nosuch"]}', r"model/config\.json: architectures: names no class of transformers: \['Nosuch'\]"),
+    ],
+)
+def test_a_damaged_model_is_named_and_nothing_is_left(
+    file: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
+    run = run_of(tmp_path)
+    (run.model / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_that_cannot_be_judged_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
+    run = run_of(tmp_path)
+
+    def refuse(folder: Path) -> Any:
+        raise RuntimeError(f"{folder} does not load")
+
+    monkeypatch.setattr("trainers.export.load_int8", refuse)
+    with pytest.raises(RuntimeError, match="does not load"):
+        export(run, run.int8)
+    assert not [path for path in run.path.glob("int8*") if path.is_dir()]
+
+
+def test_an_export_that_cannot_be_written_is_told_to_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match=r"/proc/export: cannot be written: .*\n    try: --out DIR with room and write permission"):
+        export(run_of(tmp_path), Path("/proc/export/int8"))
