@@ -28,6 +28,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     found = chosen_run(run, run_root)
+    if out == Path():
+        raise ConfigError(Problem("names the folder you are in", key="--out", allowed="a folder that is not there yet", fix=f"--out {found.int8}"))
     folder = (out or found.int8).expanduser().absolute()
     check_exportable(found, folder)
     answer = _export(found, folder)
@@ -51,6 +53,9 @@ def check_exportable(run: RunDir, folder: Path) -> None:
         raise ConfigError(Problem(f"{task.kind} trains no model of texts, and only those are exported", str(run.path)))
     if folder.exists():
         raise ConfigError(Problem("is there already", str(folder), "--out", fix="another --out, or remove it"))
+    above = next(path for path in folder.parents if path.exists())
+    if not above.is_dir():
+        raise ConfigError(Problem(f"cannot be made: {above} is a file", str(folder), "--out", fix="--out DIR below a folder"))
 
 
 def compared(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:

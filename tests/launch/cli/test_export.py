@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli.export import check_exportable, compared, usage
+from launch.cli.export import check_exportable, compared, export, usage
 from launch.config.errors import ConfigError, FullrankError, StateError
 from launch.config.run_dir import RunDir
 
@@ -72,3 +72,16 @@ def test_what_cannot_be_exported_is_named(task: str, is_finished: bool, kind: ty
     (tmp_path / "out").mkdir()
     with pytest.raises(kind, match=message):
         check_exportable(run_of(tmp_path, task, is_finished), tmp_path / "out")
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    with pytest.raises(ConfigError, match=r"resolved\.yaml/a/b: --out: cannot be made: .*resolved\.yaml is a file\n    try: --out DIR"):
+        check_exportable(run, run.resolved / "a" / "b")
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_the_folder_one_is_in_is_no_place_for_an_export(out: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    with pytest.raises(ConfigError, match=f"--out: names the folder you are in\n    allowed: .*\n    try: --out {run.int8}"):
+        export(str(run.path), Path(out))
