@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -230,13 +231,13 @@ def _head(task: Task) -> Head:
 
 @contextmanager
 def _within(name: str, part: Part) -> Iterator[None]:
-    """Names the task in the keys of its problems."""
+    """Names the task in the keys of its problems, and in what they say to type."""
+    sections = "task|data" if part.data is not None else "task"
 
-    def moved(key: str | None) -> str | None:
-        is_own = key is not None and (key.startswith("task.") or (key.startswith("data.") and part.data is not None))
-        return f"task.tasks.{name}.{key}" if is_own else key
+    def moved(text: str | None) -> str | None:
+        return text and re.sub(rf"(?<![\w./])({sections})\.(?=[a-z])", rf"task.tasks.{name}.\1.", text)
 
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(*(replace(problem, key=moved(problem.key)) for problem in error.problems)) from error
+        raise ConfigError(*(replace(problem, key=moved(problem.key), fix=moved(problem.fix)) for problem in error.problems)) from error

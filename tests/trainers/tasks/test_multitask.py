@@ -185,6 +185,14 @@ def test_a_problem_names_the_task_that_has_it(part: dict[str, Any], message: str
         build(values)
 
 
+@pytest.mark.parametrize(("task", "fix"), [("names", "task.tasks.names.data.on_bad_row=skip"), ("mood", "data.on_bad_row=skip")])
+def test_what_is_to_be_typed_about_bad_rows_names_the_data_of_its_task(task: str, fix: str, values: dict[str, Any]) -> None:
+    path = Path(values["task"]["tasks"][task].get("data", values["data"])["source"])
+    path.write_text(f"{path.read_text()}\nunlabelled\n")
+    with pytest.raises(ConfigError, match=rf"(?m)^    try: mend them, or {fix} to leave them out"):
+        build(values)
+
+
 def test_a_split_that_one_task_lacks_is_named(values: dict[str, Any]) -> None:
     names = values["task"]["tasks"]["names"]
     names["data"] = {key: value for key, value in names["data"].items() if key != "validation_fraction"}
