@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor
 from launch.config.tasks.speech_ctc import SpeechCtc
 
 Samples = NDArray[np.int16]
+
+UNKNOWN_SIZE = 0x7FF00000
+"""Bytes of sound from which on a header tells no size: who writes to a pipe puts the largest number there, or one near it."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,13 @@ def read_recording(value: Any, options: SpeechCtc) -> Recording:
     if not isinstance(source, str | bytes) or not source:
         return _unusable("there is no recording")
     try:
-        samples, rate = soundfile.read(io.BytesIO(source) if isinstance(source, bytes) else source, dtype="int16", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            samples, rate = file.read(dtype="int16", always_2d=True), file.samplerate
+            missing = _missing(file.extra_info, file.frames, len(samples))
     except (OSError, RuntimeError, soundfile.SoundFileError) as error:
         return _unusable(f"cannot be read as a recording: {_reason(error)}")
+    if missing:
+        return _unusable(f"is cut off: {missing}")
     conversions = []
     if samples.shape[1] > 1:
         if not options.mix_channels:
@@ -77,6 +85,20 @@ def resampled(samples: Tensor, rate: int, wanted: int) -> Tensor:
     both = min(len(kept), len(spectrum))
     kept[:both] = spectrum[:both]
     return torch.fft.irfft(kept, n=length) * (length / len(samples))
+
+
+def _missing(log: str, num_said: int, num_read: int) -> str | None:
+    """Returns how much of a recording its header promises and the file does not have, in words; None: it is whole, as far as is known.
+
+    Args:
+        log: libsndfile's, of what it found in the file; the sizes of WAV and AIFF are right there, and nowhere else.
+        num_said: samples, as another format's header has them; some tools that cut MP3 leave it a little too large.
+    """
+    chunk = re.search(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    said, there = map(int, chunk.groups()) if chunk else (0, 0)
+    if there + 1 < said < UNKNOWN_SIZE:
+        return f"its header says {said} bytes of sound, and {there} are there"
+    return f"its header says {num_said} samples, and {num_read} are there" if num_read < 0.99 * num_said < UNKNOWN_SIZE else None
 
 
 def _unusable(problem: str) -> Recording:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import wave
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from launch.config.data import Data
 from launch.config.errors import ConfigError
@@ -50,6 +53,26 @@ def test_what_is_wrong_with_a_recording_is_said(tmp_path):
     assert str(read_recording(str(tmp_path / "text.wav"), options()).problem).startswith("cannot be read as a recording: ")
     assert str(read_recording(str(tmp_path / "gone.wav"), options()).problem).startswith("cannot be read as a recording: ")
     assert read_recording({"bytes": None, "path": None}, options()).problem == "there is no recording"
+
+
+@pytest.mark.parametrize(
+    ("ending", "missing"),
+    [("wav", "1600 bytes of sound, and 778 are there"), ("aiff", "1608 bytes of sound, and 7[0-9]{2} are there"), ("mp3", "8000 samples, and ")],
+)
+def test_a_recording_that_ends_too_early_is_not_learned(ending: str, missing: str, tmp_path: Path):
+    whole, path = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
+    samples = np.sin(np.arange(8000 if ending == "mp3" else 800))
+    soundfile.write(whole, samples, 8000)
+    path.write_bytes(whole.read_bytes()[: len(whole.read_bytes()) // 2])
+    assert read_recording(str(whole), options()).problem is None
+    assert re.match(f"is cut off: its header says {missing}", str(read_recording(str(path), options()).problem))
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 1601])
+def test_a_recording_written_to_a_pipe_says_no_size_and_is_whole(size: int, tmp_path: Path):
+    path = write_recording(tmp_path / "a.wav", "a")
+    path.write_bytes(path.read_bytes()[:40] + size.to_bytes(4, "little") + path.read_bytes()[44:])
+    assert read_recording(str(path), options()).problem is None
 
 
 def test_the_bytes_of_the_hub_are_a_recording_too(tmp_path):
