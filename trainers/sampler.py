@@ -132,10 +132,14 @@ def samples_in_step(step: int, num_samples: int, global_batch_size: int) -> int:
 
 
 def grouped_by_length(batches: list[Indices], lengths: Indices, random: np.random.Generator) -> list[Indices]:
-    """Returns the same samples in batches of neighbours in length, within windows of many batches; the longest first inside a batch."""
+    """Returns the same samples in batches of neighbours in length, within windows of many batches; the longest first inside a batch.
+
+    An epoch has four windows at least: batches that are sorted over all of a small set are so unlike each other that a short training learns less.
+    """
     grouped: list[Indices] = []
-    for start in range(0, len(batches), LENGTH_WINDOW_BATCHES):
-        window = batches[start : start + LENGTH_WINDOW_BATCHES]
+    size = min(LENGTH_WINDOW_BATCHES, max(1, len(batches) // 4))
+    for start in range(0, len(batches), size):
+        window = batches[start : start + size]
         ordered = np.split(_longest_first(np.concatenate(window), lengths), len(window))
         grouped += [ordered[place] for place in random.permutation(len(ordered))]
     return grouped
