@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import socket
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from launch.attempts import Started
 from launch.config.changes import check_end
 from launch.config.errors import Problem, StateError
-from launch.config.lock import silence_s
-from launch.config.run_dir import Attempt, RunDir, State, read_json
+from launch.config.lock import STALE_S, silence_s
+from launch.config.run_dir import Attempt, RunDir, State, began, read_json
+from launch.config.status_file import read_status
 from launch.processes import process_start
 from launch.scheduler.jobs import Jobs
 
@@ -49,11 +51,9 @@ def read_run(run: RunDir, jobs: Jobs | None = None) -> RunState:
         jobs: answers of Slurm that several runs share.
 
     Raises:
-        StateError: there is no readable status.json.
+        StateError: status.json is missing or damaged.
     """
-    status = read_json(run.status)
-    if status is None or "state" not in status:
-        raise StateError(Problem("has no readable status.json", where=str(run.path), fix="name a run directory that fullrank or train.py made"))
+    status = read_status(run)
     state: State = status["state"]
     if status.get("backend") == "slurm":
         standing = (jobs or Jobs(status.get("submitted"))).standing(run, status)
@@ -61,20 +61,47 @@ def read_run(run: RunDir, jobs: Jobs | None = None) -> RunState:
     return RunState(run, "lost" if state in ALIVE and not is_alive(run, status) else state, status)
 
 
-def list_runs(root: Path) -> list[RunState]:
+@dataclass(frozen=True)
+class Unreadable:
+    """A run whose status.json is missing or damaged."""
+
+    run: RunDir
+    problem: Problem
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"run": str(self.run.path), "state": "unreadable", "note": self.problem.what}
+
+
+def list_runs(root: Path) -> list[RunState | Unreadable]:
     """Returns the runs under a run root, the newest last; Slurm is asked once, however many they are."""
-    jobs, states = Jobs(), []
-    for path in sorted((folder for experiment in _folders(root) for folder in _folders(experiment)), key=os.path.basename):
-        with contextlib.suppress(StateError):  # not a run, or not yet
-            states.append(read_run(RunDir(Path(path)), jobs))
-    return states
+    jobs, found = Jobs(), list[RunState | Unreadable]()
+    for path in sorted(_run_folders(root), key=began):
+        run = RunDir(Path(path))
+        try:
+            found.append(read_run(run, jobs))
+        except StateError as error:
+            if run.status.exists() or run.resolved.is_file():
+                found.append(Unreadable(run, error.problems[0]))
+    return found
 
 
-def _folders(path: str | Path) -> list[str]:
-    """Returns the folders in a folder; ten thousand runs are listed in half the time that Path.glob takes."""
+def _run_folders(root: Path) -> Iterator[str]:
+    """Yields the folders that may be runs: <root>/<experiment>/<run>, and <root>/<run> where a person named it so.
+
+    Ten thousand are listed in half the time that Path.glob takes.
+    """
+    for folder in (entry.path for entry in _entries(root) if entry.is_dir()):
+        inside = _entries(folder)
+        if any(entry.name in ("status.json", "resolved.yaml") for entry in inside):
+            yield folder
+        else:
+            yield from (entry.path for entry in inside if entry.is_dir())
+
+
+def _entries(path: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
-            return [entry.path for entry in entries if entry.is_dir()]
+            return list(entries)
     except OSError:
         return []
 
@@ -88,7 +115,7 @@ def check_resumable(run: RunDir, end: int | None = None) -> None:
     Raises:
         StateError: says which, and what to do instead.
     """
-    state = read_run(run)
+    state = _last_known(run)
     if state.state == "completed":
         reached = state.status.get("total_steps")
         if end is not None and reached is not None and end > reached:
@@ -101,6 +128,30 @@ def check_resumable(run: RunDir, end: int | None = None) -> None:
         raise StateError(Problem(what, where=str(run.path), fix="wait for it, or stop it first (Ctrl-C, or kill -TERM its pid)"))
     if end is not None:
         check_end(run.path, read_attempts(run)[1], end)
+
+
+def _last_known(run: RunDir) -> RunState:
+    """Returns the state of a run; where status.json cannot be read, that in which its newest attempt ended: `lost` if it did not say so.
+
+    Raises:
+        StateError: there was no attempt, or a process on another host shows that it lives.
+    """
+    try:
+        return read_run(run)
+    except StateError as error:
+        attempt = run.last_attempt()
+        if attempt is None or run.status.is_dir():
+            raise
+        print(f"warning: {run.path} {error.problems[0].what}; it counts how attempt {attempt.number} ended", file=sys.stderr)
+        ended = read_json(attempt.ended) or {}
+    if run.cluster.is_file():
+        standing = Jobs().standing(run, {"state": "running"} | ended)
+        return RunState(run, standing.state, ended, standing.note)
+    holder = (read_json(run.lock) or {}).get("host")
+    if holder not in (None, socket.gethostname()) and silence_s(run) < STALE_S:
+        fix = f"if nothing trains there, wait {STALE_S:.0f} s"
+        raise StateError(Problem(f"the run may be alive on {holder}, and its status.json cannot be read", where=str(run.path), fix=fix))
+    return RunState(run, ended.get("state", "lost"), ended)
 
 
 def _started_anew(run: RunDir) -> str:

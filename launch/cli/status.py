@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
 from launch.cli.tables import table
+from launch.config.errors import Problem
 from launch.config.metrics import last_records, read_metrics
-from launch.runs import ALIVE, RunState, list_runs, read_run
+from launch.runs import ALIVE, RunState, Unreadable, list_runs, read_run
 from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
 
@@ -35,9 +38,17 @@ def status(
     if as_json:
         print(json.dumps([state.as_dict() for state in states], indent=2))
     elif states:
-        print("\n".join(table([("RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"), *(_row(state) for state in states)])))
+        print("\n".join(table([("RUN", "EXPERIMENT", "STATE", "STEP", "SEEN"), *(_row(state, root) for state in states)])))
+        _warn_of([state.problem for state in states if isinstance(state, Unreadable)])
     else:
         print(f"no runs under {root}\n    try: fullrank run quickstart", file=sys.stderr)
+
+
+def _warn_of(problems: Sequence[Problem]) -> None:
+    """Says what is wrong with the newest of the runs that cannot be read."""
+    if problems:
+        many = f"{len(problems)} runs are unreadable; the newest: " if len(problems) > 1 else ""
+        print(f"warning: {many}{problems[-1]}", file=sys.stderr)
 
 
 def print_sweep(sweep: Sweep, as_json: bool) -> None:
@@ -91,9 +102,13 @@ def _facts(state: RunState) -> dict[str, Any]:
     return state.as_dict() | {"metrics": last_records(read_metrics(state.run.metrics))}
 
 
-def _row(state: RunState) -> tuple[str, ...]:
+def _row(state: RunState | Unreadable, root: Path) -> tuple[str, ...]:
+    folder = state.run.path.parent
+    if isinstance(state, Unreadable):
+        return (state.run.run_id, "-" if folder == root else folder.name, "unreadable", "-", "-")
+    experiment = str(state.status.get("experiment") or "-") if folder == root else folder.name
     shown = f"{state.state} (debug)" if state.status.get("is_debug") else state.state
-    return (state.run.run_id, state.run.path.parent.name, shown, _progress(state.status), _ago(state.status.get("heartbeat")))
+    return (state.run.run_id, experiment, shown, _progress(state.status), _ago(state.status.get("heartbeat")))
 
 
 def _progress(status: dict[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -258,7 +260,8 @@ def find_run(name: str, root: Path) -> RunDir:
     direct = Path(name).expanduser()
     if (direct / "status.json").is_file() or (direct / "resolved.yaml").is_file():
         return RunDir(direct.absolute())
-    found = sorted({p.parent for name in ("resolved.yaml", "status.json") for p in root.glob(f"*/*/{name}")}, key=lambda p: p.name)
+    files = [f"{folders}/{file}" for folders in ("*/*", "*") for file in ("resolved.yaml", "status.json")]
+    found = sorted({path.parent for file in files for path in root.glob(file)}, key=began)
     matches = found[-1:] if name == "latest" else [p for p in found if p.name == name or p.name.startswith(name)]
     if len(matches) == 1:
         return RunDir(matches[0].absolute())
@@ -272,6 +275,18 @@ def find_run(name: str, root: Path) -> RunDir:
     raise StateError(Problem(what, allowed=f"a run directory, a run id, or latest; newest: {newest}", fix=fix))
 
 
+def began(run: str | Path) -> str:
+    """Returns what sorts run directories by their age: the time in a run id, or that of the first plan where a person chose the name."""
+    name = os.path.basename(run)
+    if _RUN_ID.match(name):
+        return name
+    for path in (os.path.join(run, "attempts", "0001", "plan.json"), run):
+        with suppress(OSError):
+            return time.strftime("%Y%m%d-%H%M%S", time.gmtime(os.stat(path).st_mtime)) + name
+    return name
+
+
+_RUN_ID = re.compile(r"\d{8}-\d{6}")
 _MOST_NAMED = 8
 """Runs that an ambiguous name lists, the newest of them."""
 

@@ -41,6 +41,18 @@ def test_status_of_a_run_shows_scores_and_how_to_go_on(fullrank, stopped):
     assert f"fullrank resume {stopped}" in out
 
 
+def test_status_lists_a_run_that_cannot_be_read_and_one_directly_under_the_run_root(fullrank, stopped, tmp_path):
+    (tmp_path / "runs" / "named").mkdir()
+    update_status(RunDir(tmp_path / "runs" / "named"), state="completed", experiment="other")
+    (stopped / "status.json").write_text('{"state": 5}')
+    answer = fullrank("status")
+    assert [line.split()[:3] for line in answer.out.splitlines()[1:]] == [[stopped.name, "tiny", "unreadable"], ["named", "other", "completed"]]
+    assert answer.err.startswith(
+        f"warning: {stopped}: state: has no readable status.json: 5 is no state\n    try: cp {stopped}/attempts/0001/ended.json"
+    )
+    assert [run["state"] for run in json.loads(fullrank("status", "--json").out)] == ["unreadable", "completed"]
+
+
 def test_status_json_is_for_programs(fullrank, stopped):
     facts = json.loads(fullrank("status", stopped, "--json").out)
     assert (facts["state"], facts["run"], facts["metrics"]["test"]["accuracy"]) == ("stopped", str(stopped), 0.875)
@@ -79,6 +91,14 @@ def test_resume_is_a_new_attempt_of_the_same_plan(fullrank, stopped):
     status = read_json(stopped / "status.json")
     assert (status["state"], status["attempt"], status["cause"]) == ("completed", 2, None)
     assert (stopped / "attempts/0001/plan.json").read_text() == before
+
+
+def test_a_run_with_a_broken_status_is_resumed(fullrank, stopped):
+    (stopped / "status.json").write_text('{"state": ')
+    answer = fullrank("resume", stopped)
+    assert answer.code == 0, answer.err
+    assert f"warning: {stopped} has no readable status.json: it is no whole JSON; it counts how attempt 1 ended\n" in answer.err
+    assert (read_json(stopped / "status.json") or {})["state"] == "completed"
 
 
 def test_completed_run_is_not_resumed(fullrank, stopped):

@@ -75,6 +75,17 @@ def test_run_is_found_by_directory_id_beginning_and_latest(tmp_path):
     assert find_run("latest", tmp_path) == new
 
 
+def test_a_run_that_a_person_named_is_found_and_the_latest_if_it_began_last(tmp_path):
+    made(tmp_path, "20260101-000000-aaaaaa")
+    named = RunDir(tmp_path / "autoencoder")
+    named.path.mkdir()
+    named.status.write_text("{}")
+    assert find_run("autoencoder", tmp_path) == named
+    assert find_run("latest", tmp_path) == named
+    later = made(tmp_path, "29990101-000000-aaaaaa")
+    assert find_run("latest", tmp_path) == later
+
+
 def test_ambiguous_and_unknown_names_are_refused(tmp_path):
     made(tmp_path, "20260101-000000-aaaaaa")
     made(tmp_path, "20260102-000000-bbbbbb")
