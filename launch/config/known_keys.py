@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -40,10 +40,13 @@ def blocks_of(info: FieldInfo) -> list[type[BaseModel]]:
 
 
 def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yields the dotted key of every value and block below a model; behind a discriminator those of each kind."""
+    """Yields the dotted key of every value and block below a model; behind a discriminator those of each kind.
+
+    Of a mapping of blocks, whose names a person chooses, its own key alone.
+    """
     for name, info in fields_of(model).items():
         yield prefix + name
-        for block in blocks_of(info):
+        for block in () if get_origin(info.annotation) is dict else blocks_of(info):
             yield from dotted_keys(block, f"{prefix}{name}.")
 
 

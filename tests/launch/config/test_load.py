@@ -169,6 +169,14 @@ def test_names_of_other_tools_lead_to_keys_that_there_are():
     assert not set(NAMES_ELSEWHERE) & set(Experiment.model_fields)
 
 
+def test_key_below_a_name_that_a_person_chooses_is_no_hint():
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("ner", ["task.packing=true"])
+    assert str(caught.value).splitlines()[0] == "'task.packing=true': unknown key"
+    assert "task.tasks" in set(dotted_keys(Experiment))
+    assert not [key for key in dotted_keys(Experiment) if key.startswith("task.tasks.")]
+
+
 def test_name_that_many_blocks_have_is_no_hint(experiment_file):
     assert problems(experiment_file, "train.name=x")[0].splitlines()[0] == "'train.name=x': unknown key"
 
