@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,7 @@ class Engine:
             for name in ("LOCAL_RANK", *OTHER_WORLDS):  # any of them makes Accelerate open a process group for one
                 os.environ.pop(name, None)
         self.world, self.precision, self.strategy = world, precision, strategy
+        self.strategy_file = str(Path(strategy.where).absolute()) if strategy and strategy.where and Path(strategy.where).is_file() else None
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=ACCELERATE_PRECISION[precision],

@@ -161,11 +161,10 @@ def plan_again(
         ConfigError: what it is made of is no longer there, or a value may not change between attempts.
     """
     attempt = run.last_attempt()
-    last: dict[str, Any] = (read_json(attempt.plan) if attempt else None) or {}
-    file = last.get("strategy_file")
+    last: dict[str, Any] = next(filter(None, (read_json(one.plan) for one in run.attempts_backwards())), {})
     counts: dict[str, Any] = {"nodes": nodes, "processes_per_node": processes_per_node}
     if strategy is None:
-        strategy = str(file if file and Path(file).is_file() else last.get("strategy") or "auto")
+        strategy = last_strategy(run)
         counts = {name: count or last.get(name) for name, count in counts.items()}
     same: dict[str, Any] = counts | {
         "launcher": launcher or last.get("launcher") or "direct",
@@ -191,6 +190,28 @@ def plan_again(
     plan = with_changes_checked(plan, dump_experiment(resolve(load_experiment(str(run.resolved)))), earlier, force)
     of_data = check_data(plan, answers, earlier, force)
     return replace(plan, forced_changes=(*(change for change in plan.forced_changes if change.key != PREPARED), *of_data)), answers
+
+
+def last_strategy(run: RunDir) -> str:
+    """Returns the file, or the name, of the strategy that a run trained under last: as the launcher planned it, else as the ranks were told.
+
+    Raises:
+        ConfigError: another launcher told the ranks of it without a file, or the file is gone.
+    """
+    for attempt in run.attempts_backwards():
+        plan, start = read_json(attempt.plan) or {}, read_json(attempt.start) or {}
+        file = (plan or start).get("strategy_file")
+        if file and Path(file).is_file():
+            return str(file)
+        if plan:
+            return str(plan.get("strategy") or "auto")
+        if start.get("engine") in ("fsdp2", "deepspeed"):
+            gone = f", whose file {file} is gone" if file else ", of which their launcher told them without a file"
+            what = f"the ranks of attempt {attempt.number} trained under {start['engine']}{gone}"
+            raise ConfigError(Problem(what, where=str(run.path), fix=f"fullrank resume {run.path} --strategy NAME|FILE"))
+        if start:
+            break
+    return "auto"
 
 
 def with_changes_checked(plan: ExperimentPlan, before: Mapping[str, Any], earlier: Sequence[Change], force: bool) -> ExperimentPlan:

@@ -237,8 +237,12 @@ class RunDir:
 
     def last_attempt(self) -> Attempt | None:
         """Returns the newest attempt, or None if there was none."""
+        return next(iter(self.attempts_backwards()), None)
+
+    def attempts_backwards(self) -> list[Attempt]:
+        """Returns all attempts, the newest first."""
         numbers = [int(p.name) for p in self.attempts.glob("[0-9]*") if p.name.isdigit()] if self.attempts.is_dir() else []
-        return self.attempt(max(numbers)) if numbers else None
+        return [self.attempt(number) for number in sorted(numbers, reverse=True)]
 
 
 def _has_its_files(checkpoint: Path) -> bool:

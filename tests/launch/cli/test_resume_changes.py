@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from launch.config.new_run import create_attempt
 from launch.config.run_dir import RunDir, read_json, update_status, write_json
 
 
@@ -35,6 +36,37 @@ def test_strategy_may_change(fullrank, stopped):
     plan = json.loads(fullrank("resume", stopped, "--strategy", "cpu", "--dry-run", "--json").out)
     assert (plan["strategy"], plan["processes_per_node"]) == ("cpu", 1)
     assert not (stopped / "attempts/0002").exists()
+
+
+def begin_by_another_launcher(run, **start):
+    attempt = create_attempt(RunDir(run))
+    write_json(attempt.start, {"first_step": 3, "checkpoint": None} | start)
+
+
+def test_strategy_of_an_attempt_that_another_launcher_began_is_kept(fullrank, stopped, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("distributed_type: MULTI_CPU\nuse_cpu: true\nmixed_precision: 'no'\n")
+    begin_by_another_launcher(stopped, engine="ddp", strategy_file=str(mine))
+    plan = json.loads(fullrank("resume", stopped, "--dry-run", "--json").out)
+    assert (plan["strategy"], plan["strategy_file"], plan["processes_per_node"]) == ("mine", str(mine), 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [("gone.yaml", "trained under fsdp2, whose file gone.yaml is gone"), (None, "fsdp2, of which their launcher told them without a file")],
+)
+def test_sharded_attempt_of_another_launcher_is_not_gone_on_with_under_another_strategy(fullrank, stopped, file, reason):
+    begin_by_another_launcher(stopped, engine="fsdp2", strategy_file=file)
+    answer = fullrank("resume", stopped)
+    assert answer.code == 2
+    assert reason in answer.err
+    assert f"try: fullrank resume {stopped} --strategy NAME|FILE" in answer.err
+    assert fullrank("resume", stopped, "--strategy", "cpu", "--dry-run").code == 0
+
+
+def test_attempt_of_another_launcher_without_a_strategy_is_gone_on_with_as_it_was(fullrank, stopped):
+    begin_by_another_launcher(stopped, engine="ddp", strategy_file=None)
+    assert json.loads(fullrank("resume", stopped, "--dry-run", "--json").out)["strategy"] == "auto"
 
 
 def test_what_would_be_another_training_is_refused_with_both_values(fullrank, stopped):
