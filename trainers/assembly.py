@@ -19,6 +19,8 @@ from launch.config.quantities import show_count
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 from launch.config.run_dir import Attempt, RunDir, update_status, write_json
 from launch.config.strategy import load_strategy
+from launch.config.tasks.base import TaskSection
+from launch.config.tasks.language_modelling import LanguageModelling
 from trainers.averaging import build_average
 from trainers.checkpointing import Checkpoints, Progress
 from trainers.checkpoints.manifest import find_newest
@@ -124,11 +126,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     held = engine.gather_objects(engine.parameter_bytes(model))
     arithmetic_rates = arithmetic_facts(engine, flops)
     if world.is_main:
-        write_json(
-            attempt.start,
-            {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size}
-            | arithmetic_rates,
-        )
+        begun = {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size}
+        write_json(attempt.start, begun | {"engine": engine.name, "strategy_file": engine.strategy_file} | arithmetic_rates)
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
         update_status(run, strategy=engine.describe(), parameter_bytes=held)
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))
@@ -193,8 +192,13 @@ def build_model(task: Task, experiment: Experiment) -> nn.Module:
     use_cpu_dropout(model)
     freeze_parameters(model, experiment.model.freeze)
     if experiment.model.compile:
-        model.compile()
+        model.compile(dynamic=True if meets_many_shapes(experiment.task) else None)
     return model
+
+
+def meets_many_shapes(task: TaskSection) -> bool:
+    """Returns whether samples differ in length: compiled for the first one that it meets, a resumed training would compute with other kernels."""
+    return task.READS in ("texts", "sounds") and not isinstance(task, LanguageModelling)
 
 
 def rank_facts(values: dict[str, object], model: nn.Module) -> dict[str, str]:
