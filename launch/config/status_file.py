@@ -45,15 +45,25 @@ def read_status(run: RunDir) -> dict[str, Any]:
     if not isinstance(status, dict):
         raise _unreadable(run, "it holds no JSON object")
     if status.get("state") not in _STATES:
-        raise _unreadable(run, f"{status.get('state')!r} is no state", "state")
+        raise _unreadable(run, f"state: {status.get('state')!r} is no state")
     for key, value in status.items():
         if value is not None and not isinstance(value, _KINDS.get(key, object)):
-            raise _unreadable(run, f"{value!r} is not {_WORDS.get(_KINDS[key], 'what fullrank writes')}", key)
+            raise _unreadable(run, f"{key}: {value!r} is not {_WORDS.get(_KINDS[key], 'what fullrank writes')}")
     return status
 
 
-def _unreadable(run: RunDir, why: str, key: str | None = None) -> StateError:
-    return StateError(Problem(f"has no readable status.json: {why}", where=str(run.path), key=key, fix=_way_out(run)))
+def last_known_status(run: RunDir) -> tuple[dict[str, Any], str | None]:
+    """Returns what status.json says, and None; or what it said when the newest attempt ended, and in words why it cannot be read itself."""
+    try:
+        return read_status(run), None
+    except StateError as error:
+        attempt = run.last_attempt()
+        ended = read_json(attempt.ended) if attempt else None
+        return ended or {}, error.problems[0].what
+
+
+def _unreadable(run: RunDir, why: str) -> StateError:
+    return StateError(Problem(f"has no readable status.json: {why}", where=str(run.path), fix=_way_out(run)))
 
 
 def _way_out(run: RunDir) -> str:

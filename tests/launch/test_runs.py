@@ -58,11 +58,11 @@ BROKEN = [
     ("", "it is empty"),
     ('{"state": ', "it is no whole JSON"),
     ("[1]", "it holds no JSON object"),
-    ("{}", "None is no state"),
-    ('{"state": 5}', "5 is no state"),
-    ('{"state": "running", "step": "3"}', "'3' is not a whole number"),
-    ('{"state": "completed", "heartbeat": []}', r"\[\] is not a number"),
-    ('{"state": "running", "agent": 7}', "7 is not what fullrank writes"),
+    ("{}", "state: None is no state"),
+    ('{"state": 5}', "state: 5 is no state"),
+    ('{"state": "running", "step": "3"}', "step: '3' is not a whole number"),
+    ('{"state": "completed", "heartbeat": []}', r"heartbeat: \[\] is not a number"),
+    ('{"state": "running", "agent": 7}', "agent: 7 is not what fullrank writes"),
 ]
 
 

@@ -12,6 +12,7 @@ from launch.config.experiment import Experiment
 from launch.config.load import load_experiment
 from launch.config.metrics import NOT_METRICS, Record, best_record, read_with_damage
 from launch.config.run_dir import RunDir, read_json, write_atomic
+from launch.config.status_file import last_known_status
 from trainers.reports.pictures import CONFUSION_MATRIX, LEARNING_CURVE, draw_pictures
 from trainers.reports.rendering import code, escaped, render_page, table
 from trainers.reports.tables import attempts_section, configuration_section, last_plan, training_section, warnings_section
@@ -43,6 +44,9 @@ def write_report(run: RunDir) -> Path:
     """
     if not run.resolved.is_file():
         is_script = run.attempts.is_dir()
+        if run.experiment.is_file():
+            fix = f"a copy of it, or fullrank logs {run.path}"
+            raise StateError(Problem("its resolved.yaml is missing, which the report is written from", where=str(run.path), fix=fix))
         what = "a script's run has no report: what it records is its own" if is_script else "is not a run directory: it has no resolved.yaml"
         raise StateError(Problem(what, where=str(run.path), fix=f"fullrank logs {run.path}" if is_script else None))
     experiment = load_experiment(str(run.resolved)).experiment
@@ -69,7 +73,7 @@ def write_report(run: RunDir) -> Path:
 
 
 def _title(run: RunDir, experiment: Experiment) -> str:
-    plan, status = last_plan(run), read_json(run.status) or {}
+    plan, (status, _) = last_plan(run), last_known_status(run)
     precision = plan.get("precision") or status.get("precision") or experiment.train.precision or "unknown precision"
     how = f"{plan['strategy']} strategy, " if plan.get("strategy") else ""
     size, device = plan.get("world_size") or status.get("world_size"), plan.get("device") or status.get("device") or "unknown device"
@@ -85,7 +89,10 @@ def _title(run: RunDir, experiment: Experiment) -> str:
 
 def _outcome(run: RunDir, experiment: Experiment, records: Sequence[Record]) -> str:
     metric = experiment.evaluate.metric
-    lines = [f"**{escaped(_state_sentence(read_json(run.status) or {}, records))}**"]
+    status, damage = last_known_status(run)
+    lines = [f"**{escaped(_state_sentence(status, records))}**"]
+    if damage:
+        lines.append(f"**Not everything is here:** the run {escaped(damage)}.")
     judged = [record for record in records if record["split"] == "validation" and metric in record]
     best = best_record(records, experiment.evaluate)
     if best:
@@ -154,7 +161,7 @@ def _state_sentence(status: dict[str, Any], records: Sequence[Record]) -> str:
     of = f" of {total:,}" if total and total > step else ""
     took = status["ended"] - status["started"] if status.get("ended") and status.get("started") else None
     because = f" ({str(cause).replace('_', ' ')})" if cause else ""
-    return f"{state.capitalize()}{because} at step {step:,}{of}{f', after {_span(took)}' if took and took > 0 else ''}."
+    return f"{str(state).capitalize()}{because} at step {step:,}{of}{f', after {_span(took)}' if took and took > 0 else ''}."
 
 
 def _scores_table(rows: Sequence[tuple[str, Record]]) -> str:

@@ -13,6 +13,7 @@ from launch.config.experiment import Experiment, dump_experiment
 from launch.config.load import flatten, load_experiment
 from launch.config.metrics import Record
 from launch.config.run_dir import Attempt, RunDir, read_json
+from launch.config.status_file import last_known_status
 from trainers.reports.rendering import code, escaped, table
 
 MAX_WARNINGS = 20
@@ -110,7 +111,7 @@ def configuration_section(run: RunDir, experiment: Experiment) -> str:
 def _attempt_row(run: RunDir, attempt: Attempt, records: Sequence[Record], is_last: bool) -> tuple[str, ...]:
     plan, ended = read_json(attempt.plan) or {}, read_json(attempt.ended) or {}
     environment = read_json(attempt.environment) or {}
-    status = (read_json(run.status) or {}) if is_last else {}
+    status = last_known_status(run)[0] if is_last else {}
     started = ended.get("started") or status.get("started") or min((path.stat().st_mtime for path in attempt.path.iterdir()), default=None)
     when = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC") if started else ""
     own = [record for record in records if record.get("attempt") == attempt.number and record["split"] == "train"]

@@ -48,7 +48,7 @@ def test_status_lists_a_run_that_cannot_be_read_and_one_directly_under_the_run_r
     answer = fullrank("status")
     assert [line.split()[:3] for line in answer.out.splitlines()[1:]] == [[stopped.name, "tiny", "unreadable"], ["named", "other", "completed"]]
     assert answer.err.startswith(
-        f"warning: {stopped}: state: has no readable status.json: 5 is no state\n    try: cp {stopped}/attempts/0001/ended.json"
+        f"warning: {stopped}: has no readable status.json: state: 5 is no state\n    try: cp {stopped}/attempts/0001/ended.json"
     )
     assert [run["state"] for run in json.loads(fullrank("status", "--json").out)] == ["unreadable", "completed"]
 

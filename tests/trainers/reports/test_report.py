@@ -220,6 +220,22 @@ def test_warnings_of_the_plan_and_of_rank_0_are_listed_once(tmp_path: Path) -> N
     assert "## Warnings\n\n- 2 processes share 1 core\n- \\<b\\>slow\\</b\\>\n\n" in text
 
 
+@pytest.mark.parametrize("text", ['{"state": 5}', '{"state": "completed", "step": "3"}', "", "[]"])
+def test_a_status_that_cannot_be_read_is_told(text: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    run.status.write_text(text)
+    assert "**Unknown at step 300.**\n\n**Not everything is here:** the run has no readable status.json: " in write_report(run).read_text()
+    write_json(run.attempt(1).ended, {"state": "stopped", "cause": "preempted", "step": 300})
+    assert "**Stopped (preempted) at step 300.**\n\n**Not everything is here:**" in write_report(run).read_text()
+
+
+def test_an_experiments_run_without_resolved_yaml_is_no_scripts_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    run.resolved.unlink()
+    with pytest.raises(StateError, match=r"its resolved\.yaml is missing"):
+        write_report(run)
+
+
 def test_a_scripts_run_is_told_apart(tmp_path: Path) -> None:
     RunDir(tmp_path).attempt(1).path.mkdir(parents=True)
     with pytest.raises(StateError, match="a script's run has no report"):
