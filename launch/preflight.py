@@ -260,7 +260,7 @@ WHEN_FINE: dict[str, str] = {
     "devices": "enough for every process",
     "run_dir": "new or empty, writable",
     "paths": "every local file and folder is there",
-    "sources": "a local model has its configuration, a local table the task's columns, as far as first lines tell",
+    "sources": "a local model is whole, with the layers and positions asked for; a local table has the task's columns, as far as first lines tell",
     "code_files": "every module and class beside the experiment is there, or none is used",
     "hub_cache": "the hub is on, or nothing is needed of it",
     "size": "the layers that are named are in the model, as far as its files tell",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch.checks.missing_code import find_missing_code
+from launch.checks.unfit_models import find_unfit_models
 from launch.checks.unfit_sources import find_unfit_sources
 from launch.config.errors import Problem
 from launch.config.experiment import Experiment
@@ -175,7 +176,7 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
         weights=_weights(experiment),
         size=probe_model_size(experiment, model),
         missing_code=tuple(find_missing_code(experiment, experiment_file)),
-        unfit_sources=tuple(find_unfit_sources(experiment, model, data)),
+        unfit_sources=(*find_unfit_models(experiment, model, others), *find_unfit_sources(experiment, data)),
     )
 
 

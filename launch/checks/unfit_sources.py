@@ -1,4 +1,4 @@
-"""Local sources that are there and cannot be what they are named for: a folder without a model, a file of another format, missing columns."""
+"""Local data that is there and cannot be what it is named for: a file of another format, missing columns, folders without pictures."""
 
 from __future__ import annotations
 
@@ -13,23 +13,16 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.picture_files import find_cifar, find_idx, missing_folders
 from launch.config.row_files import kind_problem, row_format
-from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath, Source
 from launch.config.tasks import AnnotatedPictures, Pictures, TaskOptions
-
-_MODEL_FILES = ("config.json", "classifier.json", "network.json")
-"""What transformers looks for, what a run of image_classification writes, and what one of other networks writes."""
 
 _MAX_CHARS = 200
 """Of the columns that a message lists."""
 
 
-def find_unfit_sources(experiment: Experiment, model: Source, data: Source) -> list[Problem]:
+def find_unfit_sources(experiment: Experiment, data: Source) -> list[Problem]:
     """Returns what the names in a folder and the beginning of each file tell; the ranks find the rest."""
-    problems = []
-    if isinstance(model, LocalPath) and model.path.exists() and not _may_be_model(model.path):
-        what = f"{model.path} is not a model's folder: it has no {_MODEL_FILES[0]}"
-        problems.append(Problem(what, key="model.source", fix="the folder of a model that save_pretrained wrote, or a hub name"))
+    problems: list[Problem] = []
     if experiment.task.READS == "texts" and isinstance(data, LocalPath):
         for path in _tables(experiment.data, data.path):
             problems += _unfit_table(path, experiment.data, experiment.task)
@@ -38,10 +31,6 @@ def find_unfit_sources(experiment: Experiment, model: Source, data: Source) -> l
     if isinstance(experiment.task, AnnotatedPictures) and isinstance(data, LocalPath):
         problems += _unfit_annotations(experiment.data, data.path)
     return problems
-
-
-def _may_be_model(path: Path) -> bool:
-    return RunDir(path).resolved.is_file() or any((path / name).is_file() for name in _MODEL_FILES)
 
 
 def _split_names(data: Data) -> list[str]:

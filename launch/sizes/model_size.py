@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from launch.config.run_dir import read_json
+
 MAX_HEADER_BYTES = 100_000_000
 """What the safetensors library itself accepts."""
 
@@ -100,9 +102,8 @@ def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequenc
         num_labels: of the new head; None: as config.json says, else 2.
         frozen: shell patterns of the names that are not trained.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    config = read_json(folder / "config.json")
+    if config is None:
         return UnknownSize(f"{folder} has no readable config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:

@@ -6,18 +6,16 @@ import pytest
 
 from launch.checks.unfit_sources import find_unfit_sources
 from launch.config.load import load_experiment
-from launch.config.sources import HubName, LocalPath
-
-HUB_MODEL = HubName("owner/model")
+from launch.config.sources import LocalPath
 
 
 @pytest.fixture
 def unfit(experiment_file):
     """Returns the problems of a source as text; the task's columns are sentence and label."""
 
-    def find(path, *overrides, model=HUB_MODEL):
+    def find(path, *overrides):
         experiment = load_experiment(str(experiment_file), (f"data.source={path}", *overrides)).experiment
-        return "\n".join(map(str, find_unfit_sources(experiment, model, LocalPath(path))))
+        return "\n".join(map(str, find_unfit_sources(experiment, LocalPath(path))))
 
     return find
 
@@ -63,15 +61,6 @@ def test_what_a_first_line_does_not_tell_is_left_to_the_ranks(tmp_path, unfit, n
     assert unfit(tmp_path / name, *overrides) == ""
 
 
-def test_folder_without_a_configuration_is_no_model(tmp_path, unfit):
-    model = tmp_path / "model"
-    model.mkdir()
-    assert f"model.source: {model} is not a model's folder: it has no config.json" in unfit(tmp_path, model=LocalPath(model))
-    (model / "config.json").touch()
-    assert unfit(tmp_path, model=LocalPath(model)) == ""
-    assert unfit(tmp_path, model=LocalPath(tmp_path / "nowhere")) == ""  # what is missing is told by its own check
-
-
 @pytest.mark.parametrize(
     ("name", "begins", "overrides", "found"),
     [
@@ -93,7 +82,7 @@ def unfit_folder(tmp_path):
     def find(*overrides):
         words = [f"data.source={tmp_path}", "data.splits.validation=null", *overrides]
         experiment = load_experiment("image_folder_frozen", words).experiment
-        return "\n".join(map(str, find_unfit_sources(experiment, HUB_MODEL, LocalPath(tmp_path))))
+        return "\n".join(map(str, find_unfit_sources(experiment, LocalPath(tmp_path))))
 
     return find
 
