@@ -141,6 +141,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
         console.say(warning)
     if newest:
         console.say(f"resuming from {newest.name}")
+    elif attempt.number > 1:
+        console.say("no whole checkpoint: training begins at step 0")
     elif not os.environ.get("FULLRANK_RUN_DIR"):  # whoever set it has said it
         console.say(f"run directory {run.path}")
 

@@ -15,7 +15,7 @@ from launch.cli.output import code_kept
 from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline, was_submitted
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline, print_plan
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError, Problem, StateError
 from launch.config.run_dir import RunDir, read_json
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import preflight
@@ -58,8 +58,10 @@ def resume(
     backend = "local" if here else launched_by(found)
     plan, probe = plan_again(found, overrides or (), strategy, nodes, processes_per_node, launcher, force)
     check_resumable(found, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
+    place = goes_on_from(found) if isinstance(plan, ExperimentPlan) else "where the script goes on"
     preflight(plan, probe)
     if dry_run:
+        print(f"attempt {plan.attempt.number}: {place}", file=sys.stderr)
         raise typer.Exit(print_plan(plan, probe, as_json))
     attempts, newest_step = read_attempts(found)
     num_idle = num_without_progress(attempts, newest_step)
@@ -67,11 +69,28 @@ def resume(
         print(f"warning: the last {num_idle} attempts brought no new checkpoint; why the last one ended: fullrank logs {found.path}", file=sys.stderr)
     for change in getattr(plan, "forced_changes", ()):
         print(f"warning: forced, and recorded: {change}", file=sys.stderr)
-    print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}", file=sys.stderr)
+    print(f"{plan_headline(plan)}\n{plan.run.path}: attempt {plan.attempt.number}, {place}", file=sys.stderr)
     ended = BACKENDS[backend].resume(plan, probe)
     with code_kept(ended.outcome.exit_code):
         print_closing(ended, as_json)
     raise typer.Exit(ended.outcome.exit_code)
+
+
+def goes_on_from(run: RunDir) -> str:
+    """Returns in words where the next attempt of an experiment begins.
+
+    Raises:
+        StateError: it was trained to its end, and nothing is left to train on from; or its checkpoints are no folder.
+    """
+    if run.checkpoints.exists() and not run.checkpoints.is_dir():
+        raise StateError(Problem("is no folder, and checkpoints belong there", where=str(run.checkpoints), fix=f"rm {run.checkpoints}"))
+    newest = run.newest_checkpoint()
+    if newest is not None:
+        return f"from {newest.name}"
+    if (read_json(run.status) or {}).get("state") == "completed":
+        what = "the run is completed, and none of its checkpoints is left to train on from: its model would be made anew"
+        raise StateError(Problem(what, where=str(run.path), fix=f"fullrank run {run.resolved} for a new run"))
+    return "from the beginning: it has no whole checkpoint"
 
 
 def launched_by(run: RunDir) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -132,7 +133,14 @@ def test_stop_file_does_not_outlive_its_attempt(fullrank, stopped):
 @pytest.fixture
 def completed(fullrank, experiment_file, run_path):
     fullrank("run", experiment_file, "train.duration=10 steps")
+    publish_checkpoint(run_path(), 10)
     return run_path()
+
+
+def publish_checkpoint(run, step):
+    checkpoint = run / "checkpoints" / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    write_json(checkpoint / "manifest.json", {"files": {}})
 
 
 @pytest.mark.parametrize("words", [(), ("train.duration=10 steps",), ("train.duration=9 steps",)])
@@ -203,3 +211,21 @@ def test_forced_data_is_recorded_and_stays_accepted_only_while_it_is_the_same(fu
 def test_other_content_of_as_many_rows_is_refused_where_it_has_been_prepared(fullrank, stopped_on_sentences, monkeypatch):
     monkeypatch.setattr("launch.checks.data_changes.read_data_facts", lambda experiment: {"num_samples": {"train": 100}, "fingerprint": "b"})
     assert "prepared.fingerprint: was 'a' in this run and would be 'b'" in fullrank("resume", stopped_on_sentences).err
+
+
+def test_a_completed_run_without_its_checkpoints_is_not_trained_anew(fullrank, completed):
+    shutil.rmtree(completed / "checkpoints")
+    answer = fullrank("resume", completed, "train.duration=15 steps")
+    assert answer.code == 2
+    assert "none of its checkpoints is left to train on from" in answer.err
+    assert not (completed / "attempts/0002").exists()
+
+
+def test_it_is_said_where_training_goes_on(fullrank, stopped):
+    said = "attempt 2: from the beginning: it has no whole checkpoint"
+    assert said in fullrank("resume", stopped, "--dry-run").err
+    publish_checkpoint(stopped, 4)
+    assert "attempt 2: from checkpoint-4" in fullrank("resume", stopped, "--dry-run").err
+    shutil.rmtree(stopped / "checkpoints")
+    (stopped / "checkpoints").write_text("")
+    assert "is no folder, and checkpoints belong there" in fullrank("resume", stopped).err
