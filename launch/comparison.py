@@ -100,7 +100,7 @@ def _read_side(run: RunDir) -> _Side:
     last = run.last_attempt()
     plan, environment = (read_json(path) or {} for path in (last.plan, last.environment)) if last else ({}, {})
     code = environment.get("git") or {}
-    records, damage = read_with_damage(run.metrics)
+    records, damage = read_with_damage(run.metrics, is_completed=known is not None and known.state == "completed")
     launch = {key: plan.get(key) for key in _LAUNCH_KEYS} | {
         "code.commit": (code.get("commit") or "")[:12] or None,
         "code.is_dirty": code.get("is_dirty"),

@@ -14,7 +14,7 @@ import typer
 from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_run_root
 from launch.cli.tables import table
 from launch.config.errors import Problem
-from launch.config.metrics import last_records, read_metrics
+from launch.config.metrics import Record, last_records, read_metrics
 from launch.runs import ALIVE, RunState, Unreadable, list_runs, read_run
 from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
@@ -83,7 +83,7 @@ def one_run(state: RunState) -> list[str]:
         rows.append(("slurm", state.note))
     if found.get("message"):
         rows.append(("message", str(found["message"]).splitlines()[0]))
-    for split, record in last_records(read_metrics(state.run.metrics)).items():
+    for split, record in _last_records(state).items():
         numbers = {name: value for name, value in record.items() if isinstance(value, float) and name not in ("time", "epoch", "seconds")}
         rows.append((split, f"step {record.get('step')}  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())))
     if state.state in ("stopped", "failed", "lost", "cancelled"):
@@ -99,7 +99,11 @@ def _where(found: dict[str, Any]) -> str:
 
 
 def _facts(state: RunState) -> dict[str, Any]:
-    return state.as_dict() | {"metrics": last_records(read_metrics(state.run.metrics))}
+    return state.as_dict() | {"metrics": _last_records(state)}
+
+
+def _last_records(state: RunState) -> dict[str, Record]:
+    return last_records(read_metrics(state.run.metrics, is_completed=state.state == "completed"))
 
 
 def _row(state: RunState | Unreadable, root: Path) -> tuple[str, ...]:

@@ -19,19 +19,19 @@ NOT_METRICS = ("step", "epoch", "split", "attempt", "time")
 _SPLITS = ("train", "validation", "test")
 
 
-def read_metrics(path: Path) -> list[Record]:
+def read_metrics(path: Path, is_completed: bool = False) -> list[Record]:
     """Returns the whole records of a metrics.jsonl, oldest first; none if there is no file. What is damaged is warned of."""
-    records, damage = read_with_damage(path)
+    records, damage = read_with_damage(path, is_completed)
     if damage:
         print(f"warning: {damage}", file=sys.stderr)
     return records
 
 
-def read_with_damage(path: Path) -> tuple[list[Record], str | None]:
+def read_with_damage(path: Path, is_completed: bool = False) -> tuple[list[Record], str | None]:
     """Returns the whole records, and in words what could not be read; None: everything was.
 
     A last line without its end is not damaged if it begins as a record does: it is being written, or was torn by a kill, and is
-    dropped when the run is opened again.
+    dropped when the run is opened again. That of a completed run is damaged: nobody will write it again.
     """
     try:
         *lines, tail = path.read_bytes().split(b"\n")
@@ -41,7 +41,7 @@ def read_with_damage(path: Path) -> tuple[list[Record], str | None]:
         return [], f"{path} cannot be read: {error.strerror}"
     records = [parse_record(line) for line in lines]
     damaged = [number for number, record in enumerate(records, start=1) if record is None]
-    if tail and not tail.startswith(b"{"):
+    if tail and (is_completed or not tail.startswith(b"{")):
         damaged.append(len(lines) + 1)
     whole = [record for record in records if record is not None]
     if not damaged:

@@ -50,7 +50,7 @@ def write_report(run: RunDir) -> Path:
         what = "a script's run has no report: what it records is its own" if is_script else "is not a run directory: it has no resolved.yaml"
         raise StateError(Problem(what, where=str(run.path), fix=f"fullrank logs {run.path}" if is_script else None))
     experiment = load_experiment(str(run.resolved)).experiment
-    records, damage = read_with_damage(run.metrics)
+    records, damage = read_with_damage(run.metrics, is_completed=last_known_status(run)[0].get("state") == "completed")
     pictures = draw_pictures(run)
     sections = [
         _title(run, experiment),

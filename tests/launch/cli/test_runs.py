@@ -53,6 +53,13 @@ def test_status_lists_a_run_that_cannot_be_read_and_one_directly_under_the_run_r
     assert [run["state"] for run in json.loads(fullrank("status", "--json").out)] == ["unreadable", "completed"]
 
 
+@pytest.mark.parametrize(("state", "warning"), [("completed", "warning: {path}:2: the line is damaged and passed over\n"), ("stopped", "")])
+def test_status_warns_of_the_torn_last_record_of_a_completed_run(fullrank, stopped, state, warning):
+    update_status(RunDir(stopped), state=state)
+    (stopped / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 0.5}\n{"step": 1, "split": "te')
+    assert fullrank("status", stopped).err == warning.format(path=stopped / "metrics.jsonl")
+
+
 def test_status_json_is_for_programs(fullrank, stopped):
     facts = json.loads(fullrank("status", stopped, "--json").out)
     assert (facts["state"], facts["run"], facts["metrics"]["test"]["accuracy"]) == ("stopped", str(stopped), 0.875)

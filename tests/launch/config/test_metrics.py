@@ -37,6 +37,13 @@ def test_what_cannot_be_read_is_counted_and_placed(tmp_path: Path, content: byte
     assert (len(records), found) == (num_records, damage and damage.format(path=path))
 
 
+def test_the_torn_last_record_of_a_completed_run_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "split": "train"}\n{"step": 1, "split": "te')
+    records, damage = read_with_damage(path, is_completed=True)
+    assert (len(records), damage) == (1, f"{path}:2: the line is damaged and passed over")
+
+
 @pytest.mark.parametrize(
     ("metric", "mode", "test", "step"), [("accuracy", "max", "best", 2), ("loss", "min", "best", 3), ("accuracy", "max", "last", 3)]
 )

@@ -74,6 +74,12 @@ def test_damaged_records_are_told(tmp_path: Path) -> None:
     assert "The run ended before its first record" not in text
 
 
+def test_the_torn_last_record_of_a_completed_run_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    run.metrics.write_bytes(run.metrics.read_bytes()[:-20])
+    assert "**Not everything is here:** " in write_report(run).read_text()
+
+
 def test_the_report_of_a_completed_run_says_what_came_out(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     run.model.mkdir()
