@@ -60,7 +60,7 @@ def completed_lines(run: RunDir, experiment: Experiment) -> list[str]:
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
     if run.model.exists():
-        lines += ["", *(line.format(model=_short(run.model)) for line in experiment.task.usage())]
+        lines += ["", *experiment.task.usage_of(_short(run.model))]
     return lines
 
 

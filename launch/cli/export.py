@@ -20,6 +20,9 @@ from launch.config.load import load_experiment
 from launch.config.run_dir import RunDir
 from launch.probe import missing_training_packages
 
+_MODEL = re.compile(r'model=("(?:[^"\\]|\\.)*")')
+"""The model of a line of Python, in its quotes."""
+
 
 def export(
     run: RunName = "latest",
@@ -72,9 +75,10 @@ def compared(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def usage(run: RunDir, folder: Path) -> list[str]:
     """Returns the lines that use the exported model: those of the task, with the model loaded by load_int8."""
-    lines = [line.format(model=folder) for line in load_experiment(str(run.resolved), ()).experiment.task.usage()]
-    in_pipeline = f'model=load_int8("{folder}"), tokenizer="{folder}"'
-    loaded = [re.sub(r"AutoModelFor\w+\.from_pretrained\(", "load_int8(", line.replace(f'model="{folder}"', in_pipeline)) for line in lines]
+    lines = load_experiment(str(run.resolved), ()).experiment.task.usage_of(folder)
+    loaded = [
+        re.sub(r"AutoModelFor\w+\.from_pretrained\(", "load_int8(", re.sub(_MODEL, r"model=load_int8(\1), tokenizer=\1", line)) for line in lines
+    ]
     return lines if loaded == lines else [loaded[0], "from trainers.models.int8 import load_int8", *loaded[1:]]
 
 

@@ -151,7 +151,7 @@ def _profile(run: RunDir) -> str:
 def _model(run: RunDir, experiment: Experiment) -> str:
     if not run.model.is_dir():
         return ""
-    usage = "\n".join(line.format(model=run.model) for line in experiment.task.usage())
+    usage = "\n".join(experiment.task.usage_of(run.model))
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -38,6 +40,11 @@ class TaskSection(Section):
     def usage(self) -> Sequence[str]:
         """Returns the lines that use a model trained with these options."""
         return self.USAGE
+
+    def usage_of(self, model: str | Path) -> list[str]:
+        """Returns these lines for the model of a folder, whatever its name has in it."""
+        in_quotes = json.dumps(str(model), ensure_ascii=False)[1:-1]  # JSON escapes quotes, backslashes and newlines as Python does
+        return [line.format(model=in_quotes) for line in self.usage()]
 
     def columns(self) -> dict[str, list[str]]:
         """Returns key -> the columns of the source that it names; no column has two parts to play."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def test_the_lines_that_use_a_pipeline_load_the_model_in_int8(tmp_path: Path) ->
         'classify = pipeline("text-classification", model=load_int8("/out"), tokenizer="/out")',
         'print(classify("a film that is warm, funny and true"))',
     ]
+
+
+@pytest.mark.parametrize("task", [TEXTS, "{kind: seq2seq}"])
+def test_the_lines_name_a_folder_with_quotes_in_its_name(task: str, tmp_path: Path) -> None:
+    out = tmp_path / 'a "quoted" \\ name\nü'
+    tree = ast.parse("\n".join(usage(run_of(tmp_path, task), out)))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    loaded = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "load_int8"]
+    assert texts.count(str(out)) == 2
+    assert loaded == [f"load_int8({str(out)!r})"]
 
 
 def test_the_lines_of_a_pooled_model_read_the_folder_themselves(tmp_path: Path) -> None:
