@@ -47,7 +47,7 @@ def load_yaml(path: Path) -> Document:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            raise ConfigError(Problem("the file is empty", where=str(path)))
+            raise ConfigError(Problem("the file holds nothing but comments" if text.strip() else "the file is empty", where=str(path)))
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(Problem("the file is not a block of 'key: value' lines", where=f"{path}:{node.start_mark.line + 1}"))
         lines: dict[KeyPath, int] = {}

@@ -225,6 +225,7 @@ def test_origins_name_file_and_line(experiment_file):
     ("text", "message"),
     [
         ("", "the file is empty"),
+        ("# bert_sst2: every va", "the file holds nothing but comments"),
         ("- a\n", "tiny.yaml:1: the file is not a block of 'key: value' lines"),
         ("a: [1\n", "tiny.yaml:2: not valid YAML"),
         ("a: !!python/object:os.system x\n", "not valid YAML: could not determine a constructor"),
