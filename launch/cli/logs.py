@@ -63,6 +63,8 @@ def find_log(run: RunDir, attempt: Attempt | None, rank: int, node: int | None =
     Raises:
         StateError: there is none.
     """
+    if attempt is not None and attempt.path.is_file():
+        raise StateError(Problem("is a file, and should be the folder of an attempt", where=str(attempt.path), fix=f"mv {attempt.path} elsewhere"))
     if attempt is None or not attempt.path.is_dir():
         raise StateError(
             Problem(

@@ -83,6 +83,12 @@ def test_logs_show_a_rank(fullrank, stopped):
     assert fullrank("logs", "latest", "-f").out.startswith("started 0 2 1 ")
 
 
+def test_logs_name_a_file_in_the_place_of_an_attempt(fullrank, stopped):
+    (stopped / "attempts/0002").touch()
+    answer = fullrank("logs", stopped)
+    assert (answer.code, answer.err.splitlines()[0]) == (2, f"error: {stopped}/attempts/0002: is a file, and should be the folder of an attempt")
+
+
 def test_logs_of_a_rank_that_is_not_there_name_those_that_are(fullrank, stopped):
     answer = fullrank("logs", "latest", "--rank", "5")
     assert (answer.code, answer.err) == (2, f"error: {stopped}/attempts/0001: rank 5 has no log in this attempt\n    allowed: --rank 0, 1\n")
