@@ -58,7 +58,7 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedE
     if "stages" in document.values:
         what, fix = (
             "is a pipeline of several experiments: run, submit, plan and resume take it",
-            f"fullrank run {name_or_path}, or one of its experiments",
+            f"fullrank plan {name_or_path} checks every stage; or take one of its experiments",
         )
         raise ConfigError(Problem(what, where=str(path), fix=fix))
     values, sources, problems = _apply_overrides(document, overrides)

@@ -117,18 +117,21 @@ def load_pipeline(path: Path, words: Sequence[str] = (), folder: Path | None = N
         if name in keys:
             problems.append(Problem(f"{name!r} is a key of experiments too", place, f"stages.{name}", allowed="another name"))
         values = dict(stage.overrides)
-        references = {key: str(values[key]) for key in MODEL_KEYS if str(values.get(key)).startswith(FROM_STAGE)}
-        typed_keys = {word.partition("=")[0] for word in typed[name]}
-        begins_with = {key: text.removeprefix(FROM_STAGE) for key, text in references.items() if key not in typed_keys}
+        in_file = {key: str(values[key]) for key in MODEL_KEYS if str(values.get(key)).startswith(FROM_STAGE)}
+        typed_values = {key: value for key, _, value in (word.partition("=") for word in typed[name])}
+        in_words = {key: typed_values[key] for key in MODEL_KEYS if typed_values.get(key, "").startswith(FROM_STAGE)}
+        references = {key: text for key, text in in_file.items() if key not in typed_values} | in_words
+        begins_with = {key: text.removeprefix(FROM_STAGE) for key, text in references.items()}
         for key, other in begins_with.items():
             if other not in names[: number - 1]:
                 near = suggest(other, names[: number - 1])
                 what = f"{FROM_STAGE}{other} is no stage before this one" + (f"; did you mean {near!r}?" if near else "")
-                problems.append(
-                    Problem(what, document.where(("stages", name, "overrides", key)), key, allowed=", ".join(names[: number - 1]) or "none")
-                )
-        words_of_file = tuple(f"{key}={_as_word(value)}" for key, value in values.items() if key not in references)
-        stages.append(Stage(number, name, _experiment(stage.experiment, folder or path.parent), (*words_of_file, *typed[name]), begins_with))
+                typed_word = f"{name}.{key}={FROM_STAGE}{other}" if key in in_words else ""
+                where = repr(typed_word) if typed_word else document.where(("stages", name, "overrides", key))
+                problems.append(Problem(what, where, None if typed_word else key, allowed=", ".join(names[: number - 1]) or "none"))
+        words_of_file = tuple(f"{key}={_as_word(value)}" for key, value in values.items() if key not in in_file)
+        words_typed = tuple(word for word in typed[name] if word.partition("=")[0] not in in_words)
+        stages.append(Stage(number, name, _experiment(stage.experiment, folder or path.parent), (*words_of_file, *words_typed), begins_with))
     if problems:
         raise ConfigError(*problems)
     return Pipeline(section.name, path, tuple(stages))

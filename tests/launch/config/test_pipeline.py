@@ -53,6 +53,18 @@ def test_a_typed_source_takes_the_place_of_the_stages(pipeline_file: Path) -> No
     assert (second.overrides, second.begins_with) == (("model.source=owner/other",), {})
 
 
+def test_a_stage_is_typed_as_it_stands_in_a_file(pipeline_file: Path) -> None:
+    pipeline_file.write_text(FILE.replace("stages.first", "owner/other"), encoding="utf-8")
+    second = load_pipeline(pipeline_file, ["second.model.source=stages.first"]).stages[1]
+    assert (second.overrides[0], second.begins_with) == ("model.source=owner/other", {"model.source": "first"})
+
+
+@pytest.mark.parametrize("other", ["frist", "second"])
+def test_a_typed_stage_that_does_not_come_before_is_refused_where_it_was_typed(other: str, pipeline_file: Path) -> None:
+    with pytest.raises(ConfigError, match=f"'second.model.source=stages.{other}': stages.{other} is no stage before this one"):
+        load_pipeline(pipeline_file, [f"second.model.source=stages.{other}"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
