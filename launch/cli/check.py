@@ -39,7 +39,7 @@ from launch.machine import ask_environment, ask_machine
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import run_checks
 from launch.probe import ExperimentProbe, missing_training_packages, probe_machine
-from launch.scheduler.commands import ask_site, has_slurm
+from launch.scheduler.commands import try_site
 from launch.scheduler.plan import JobOptions, node_machine, plan_job
 from launch.scheduler.restarts import choose_restart
 from launch.sizes.save_time import find_save_time
@@ -131,7 +131,7 @@ def check_on_cluster(
         ConfigError: there is no plan to check: the experiment, the script, the strategy or the cluster file has problems of its own.
     """
     loaded, here = load_cluster(cluster), probe_machine()
-    site = ask_site() if has_slurm() else None
+    site, unasked = try_site()
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
     machine = node_machine(loaded.cluster, loaded.name, here)
     plan, probe = plan_target(target, strategy, nodes, processes_per_node, launcher, run_dir, root, machine=machine)
@@ -142,8 +142,8 @@ def check_on_cluster(
         findings += from_problems(result.name, result.problems, result.when_fine)
         if result.problems and code != EXIT_CONFIG:
             code = EXIT_CONFIG if result.is_input else EXIT_PREFLIGHT
-    if site is None:
-        findings.append(Finding("cluster", "warning", "there is no Slurm here: what the cluster has could not be asked"))
+    if unasked:
+        findings.append(Finding("cluster", "warning", f"{unasked.what}: what the cluster has could not be asked", unasked.fix))
     return findings + [Finding("plan", "warning", warning) for warning in [*plan.warnings, *cluster_warnings(job, site)]], code
 
 

@@ -41,7 +41,7 @@ from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.probe import Probe, probe_machine
 from launch.runs import check_resumable, read_run
-from launch.scheduler.commands import Site, ask_site, has_slurm, own_defaults
+from launch.scheduler.commands import Site, ask_site, has_slurm, own_defaults, try_site
 from launch.scheduler.plan import Before, JobOptions, SlurmJob, node_machine, plan_job, with_options
 from launch.scheduler.render import render_sbatch
 from launch.scheduler.restarts import choose_restart
@@ -79,7 +79,7 @@ def submit(
     target = Target() if pipeline else parse_target(ctx, experiment, overrides, script)
     loaded = chosen_cluster(cluster)
     options = JobOptions(gpus_per_node, time, partition, at_most, chain=chain)
-    site = ask_site() if has_slurm() or not dry_run else None
+    site = _find_site(dry_run)
     loaded = LoadedCluster(with_options(loaded.cluster, options), loaded.document)
     here = probe_machine()
     root = Path(loaded.cluster.run_root) if loaded.cluster.run_root and run_root is None else run_root
@@ -152,7 +152,7 @@ def submit_again(
         FullrankError: with every problem at once.
     """
     loaded, here = load_cluster(str(run.cluster)), probe_machine()
-    site = ask_site() if has_slurm() or not dry_run else None
+    site = _find_site(dry_run)
     machine = node_machine(loaded.cluster, run.run_id, here)
     plan, probe = plan_again(run, overrides, strategy, nodes, processes_per_node, launcher, force, machine)
     check_resumable(run, plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None)
@@ -163,6 +163,22 @@ def submit_again(
     for warning in [*plan.warnings, *cluster_warnings(job, site)]:
         print(f"warning: {warning}", file=sys.stderr)
     return backend.resume(job, probe)
+
+
+def _find_site(dry_run: bool) -> Site | None:
+    """Returns what the cluster says of itself; a dry run goes on where it cannot be asked.
+
+    Raises:
+        PreflightError, SlurmError: a job is to be submitted, and it cannot be asked.
+    """
+    if not dry_run:
+        return ask_site()
+    if not has_slurm():
+        return None
+    site, unasked = try_site()
+    if unasked:
+        print(f"warning: {unasked.what}: what the cluster has could not be asked", file=sys.stderr)
+    return site
 
 
 def make_job(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from launch.config.errors import FullrankError, PreflightError, Problem
@@ -147,6 +147,17 @@ def ask_site() -> Site:
     )
 
 
+def try_site() -> tuple[Site | None, Problem | None]:
+    """Returns what the cluster says of itself, or why it could not be asked: there is no Slurm here, or no cluster behind its commands."""
+    if not has_slurm():
+        return None, Problem("there is no Slurm here")
+    try:
+        return ask_site(), None
+    except (SlurmError, PreflightError) as error:
+        problem = error.problems[0]
+        return None, replace(problem, what=problem.what.splitlines()[-1])
+
+
 def ask_queue() -> dict[str, Queued]:
     """Returns all of this person's jobs in the queue, in one query."""
     return parse_squeue(ask(*SQUEUE, "-u", getpass.getuser()))
@@ -264,7 +275,7 @@ def _run(
         said = ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}"
         if not is_transient(said):
             break
-    raise SlurmError(Problem(f"{argv[0]}: {said}", fix=advice(said)))
+    raise SlurmError(Problem(f"{argv[0]}: {said.removeprefix(f'{argv[0]}: ')}", fix=advice(said)))
 
 
 def is_transient(said: str) -> bool:
@@ -286,6 +297,7 @@ _ADVICE = {
     "no answer": "try again in a minute; scontrol ping shows whether it is up",
     "timed out": "try again in a minute; scontrol ping shows whether it is up",
     "connection refused": "try again in a minute; scontrol ping shows whether it is up",
+    "configuration source": "fullrank on the cluster's login node: Slurm's commands are on this machine, and no cluster answers them",
     "gres": "sinfo -o '%P %G' shows the GPUs there are; set gpus_per_node and gpu_type in the cluster file",
 }
 """Words in Slurm's refusals -> what to change."""

@@ -102,3 +102,23 @@ def test_own_code_is_not_imported_where_the_training_side_is_not_installed(fullr
     monkeypatch.setattr("launch.cli.check.missing_training_packages", lambda: ["torch"])
     (tmp_path / "own.yaml").write_text(OWN)
     assert "own code" not in fullrank("check", "./own.yaml").out
+
+
+def test_slurms_commands_without_a_cluster_hide_no_other_check(fullrank, experiment_file, tmp_path, monkeypatch):
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, line in {"sbatch": "", "scontrol": "echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1"}.items():
+        (commands / name).write_text(f"#!/bin/bash\n{line}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    told = "scontrol: fatal: Could not establish a configuration source: what the cluster has could not be asked"
+    words = (experiment_file, "--strategy", "cpu", "--cluster", "example_cpu")
+    checked = fullrank("check", *words, "model.source=./no-model")
+    assert checked.code == 2
+    assert checked.err == "1 problem, 1 warning\n"
+    assert told in checked.out
+    assert "         try: fullrank on the cluster's login node" in checked.out
+    shown = fullrank("submit", *words, "--dry-run")
+    assert (shown.code, shown.err) == (0, f"warning: {told}\n")
+    assert shown.out.startswith("#!/bin/bash\n")
+    assert fullrank("submit", *words).code == 1

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.config.errors import Problem
 from launch.scheduler import commands as slurm
-from launch.scheduler.commands import SlurmError, advice, ask, ask_queue, submit_script
+from launch.scheduler.commands import SlurmError, advice, ask, ask_queue, submit_script, try_site
 
 BUSY = "echo 'squeue: error: slurm_load_jobs: Unable to contact slurm controller (connect failure)' >&2; exit 1"
 
@@ -110,3 +111,13 @@ def test_a_refusal_says_what_to_change(said, words):
 
 def test_words_that_nobody_knows_get_no_advice():
     assert advice("the moon is in the wrong phase") is None
+
+
+def test_why_a_cluster_could_not_be_asked_is_said_in_one_line(play, monkeypatch):
+    play("sbatch", "")
+    play("scontrol", "printf '%s\\n' 'DNS SRV lookup failed' 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1")
+    site, unasked = try_site()
+    assert (site, unasked.what) == (None, "scontrol: fatal: Could not establish a configuration source")
+    assert unasked.fix.startswith("fullrank on the cluster's login node")
+    monkeypatch.setenv("PATH", "")
+    assert try_site() == (None, Problem("there is no Slurm here"))
