@@ -142,8 +142,9 @@ def _last_known(run: RunDir) -> RunState:
         attempt = run.last_attempt()
         if attempt is None or run.status.is_dir():
             raise
-        print(f"warning: {run.path} {error.problems[0].what}; it counts how attempt {attempt.number} ended", file=sys.stderr)
         ended = read_json(attempt.ended) or {}
+        what = f"it counts how attempt {attempt.number} ended" if ended else f"attempt {attempt.number} did not say how it ended"
+        print(f"warning: {run.path} {error.problems[0].what}; {what}", file=sys.stderr)
     if run.cluster.is_file():
         standing = Jobs().standing(run, {"state": "running"} | ended)
         return RunState(run, standing.state, ended, standing.note)

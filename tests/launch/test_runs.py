@@ -107,7 +107,9 @@ def test_a_run_with_a_broken_status_is_resumed_by_how_its_last_attempt_ended(run
     if text is not None:
         run.status.write_text(text)
     check_resumable(run)  # killed: it said nothing
-    assert f"warning: {run.path} has no readable status.json" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {run.path} has no readable status.json")
+    assert told.endswith("; attempt 1 did not say how it ended\n")
     write_json(run.attempt(1).ended, {"state": "completed", "total_steps": 3})
     check_resumable(run, 6)
     with pytest.raises(StateError, match="the run is completed"):
