@@ -29,7 +29,7 @@ def complete_strategy(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Returns the runs under the default run root that begin so."""
-    names = ["latest", *(path.parent.name for path in default_run_root().glob("*/*/status.json"))]
+    names = ["latest", *(path.parent.name for folders in ("*", "*/*") for path in default_run_root().glob(f"{folders}/status.json"))]
     return sorted(name for name in names if name.startswith(incomplete))
 
 

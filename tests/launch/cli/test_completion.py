@@ -33,3 +33,11 @@ def test_tab_offers_the_keys_of_the_experiments_own_task():
 def test_tab_offers_experiments_and_strategies():
     assert "bert_sst2" in offered("run", "bert_s")
     assert offered("run", "bert_sst2", "--strategy", "zero3") == ["zero3", "zero3_offload"]
+
+
+def test_tab_offers_runs_of_experiments_and_those_that_a_person_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("FULLRANK_RUN_ROOT", str(tmp_path))
+    for run in ("named", "tiny/20260101-000000-aaaaaa"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "status.json").touch()
+    assert sorted(offered("status", "")) == ["20260101-000000-aaaaaa", "latest", "named"]
