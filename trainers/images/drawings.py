@@ -47,7 +47,7 @@ def draw_masks(path: Path, rows: Sequence[tuple[Tensor, ...]], label_names: Sequ
     figure.legend(
         handles=[Patch(color=colour_of(number), label=label_names[number]) for number in named],
         loc="outside lower center",
-        ncols=min(6, max(len(named), 1)),
+        ncols=min(3 * len(titles) // 2, max(len(named), 1)),  # names of 20 letters fit
         frameon=False,
         fontsize=8,
     )
