@@ -37,7 +37,7 @@ def read_tags(splits: Mapping[str, Split], options: Ner, bad_rows: BadRows) -> T
     train = splits["train"]
     given = train.class_names.get(options.tags)
     named = given or [tag for tags in train.columns[options.tags] if isinstance(tags, list) for tag in tags if isinstance(tag, str)]
-    types = sorted({tag[2:] for tag in named if tag.startswith(("B-", "I-")) and tag[2:]})
+    types = sorted({tag[2:] for tag in named if tag != OUTSIDE and _is_formed(tag)})
     if not types:
         what = f"no word has a tag B-TYPE or I-TYPE in the column {options.tags!r}"
         raise ConfigError(*bad_rows.problems[:1], Problem(what, train.origin, "task.tags", allowed="tags as B-person, I-person, O"))
@@ -75,8 +75,8 @@ class _Reader:
         for place, tag in enumerate(named):
             number = self._numbers.get(tag) if isinstance(tag, str) else None
             if number is None:
-                allowed = ", ".join(self._numbers)
-                self._bad_rows.add(_word_place(split, index, place), f"the tag {tag!r} is none of the train split's", allowed)
+                what = f"the tag {tag!r} is none of the train split's" if _is_formed(tag) else f"the tag {tag!r} is not O, B-TYPE or I-TYPE"
+                self._bad_rows.add(_word_place(split, index, place), what, ", ".join(self._numbers))
                 return None
             result.append(number)
             before = named[place - 1] if place else OUTSIDE
@@ -95,6 +95,11 @@ def _shape_problem(words: object, tags: object) -> str | None:
     if not words:
         return "the sentence is empty"
     return next((f"the word {word!r} is empty, or no text" for word in words if not isinstance(word, str) or not word.strip()), None)
+
+
+def _is_formed(tag: object) -> bool:
+    """Returns whether a tag looks like one; a number that names no class of the data set does not."""
+    return isinstance(tag, str) and (tag == OUTSIDE or (tag.startswith(("B-", "I-")) and bool(tag[2:])))
 
 
 def _word_place(split: Split, index: int, word: int) -> str:

@@ -122,8 +122,10 @@ def test_the_illustration_marks_what_was_found(bert: Path, tmp_path: Path) -> No
         ("good\tB-praise\n\tO\n", r"train\.conll:2: the word is empty"),
         (
             "good\tB-praise\nwise\tpraise\n",
-            r"train\.conll:1, word 2: the tag 'praise' is none of the train split's\n    allowed: O, B-praise, I-praise",
+            r"train\.conll:1, word 2: the tag 'praise' is not O, B-TYPE or I-TYPE\n    allowed: O, B-praise, I-praise",
         ),
+        ("good\tB-praise\nwise\tX-praise\n", r"word 2: the tag 'X-praise' is not O, B-TYPE or I-TYPE"),
+        ("good\tB-praise\nwise\tB-\n", r"word 2: the tag 'B-' is not O, B-TYPE or I-TYPE"),
         ("good\tO\n", r"task\.tags: no word has a tag B-TYPE or I-TYPE in the column 'ner_tags'"),
         ("\n\n", r"train\.conll: data\.source: the file holds no words"),
     ],
