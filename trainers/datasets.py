@@ -6,7 +6,7 @@ library costs every start 0.5 to 0.9 s (measured warm, 2 cores), so the library 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.config.data import Data
@@ -42,7 +42,7 @@ def load_splits(data: Data, fields: Fields, bad_rows: BadRows) -> dict[str, Spli
     return splits
 
 
-def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = None) -> dict[str, Split]:
+def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = None, left_out: Sequence[str] = ()) -> dict[str, Split]:
     """Returns the splits after the fractions have been cut from train and each has been limited.
 
     A permutation of train's rows decides: its first part is validation, the next is test, and of the rest as many stay train as
@@ -51,6 +51,7 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = 
 
     Args:
         by: column of what must not be torn apart (an article, a speaker): its values are divided, and the rows follow.
+        left_out: what the task has left out of the source so far, in words.
 
     Raises:
         ConfigError: a split without samples.
@@ -78,6 +79,7 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = 
         if not len(split):
             fraction = (fractions | {"train": data.train_fraction}).get(name)
             what = f"the {name} split has no samples" + (f": {fraction:g} of {len(splits['train'])} rows is none" if fraction else "")
+            what += f"; left out: {', '.join(left_out)}" if left_out else ""
             raise ConfigError(Problem(what, where=split.origin, key=f"data.{name}_fraction" if fraction else f"data.splits.{name}"))
     if data.limit is not None:
         divided = {name: split.select(np.arange(min(data.limit, len(split)))) for name, split in divided.items()}

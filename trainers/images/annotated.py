@@ -62,7 +62,8 @@ def write_annotated(
         columns = {IMAGE: split.columns[IMAGE], _TARGET: targets, _NEEDS_PILLOW: scan.needs_pillow[name]}
         usable[name] = replace(split, columns=columns).select(np.flatnonzero([target is not None for target in targets]))
     bad_rows.check()
-    rows = divide(usable, experiment.data, experiment.seed)
+    left_out = [f"{num_empty} pictures with nothing that is learned in them"] if num_empty and not bad_rows.num_rows else []
+    rows = divide(usable, experiment.data, experiment.seed, left_out=left_out)
     present = {number for target in rows["train"].columns[_TARGET] for number in reader.numbers_in(target)}
     if not present:
         raise ConfigError(Problem("no picture of the train split has anything that is learned", rows["train"].origin, "data.splits.train"))
@@ -72,7 +73,7 @@ def write_annotated(
         needs_pillow = split.columns[_NEEDS_PILLOW]
         num_samples[name], shapes[name] = write_pictures(path, split, IMAGE, split.columns[_TARGET], needs_pillow, reader.label_kind)
     notes = [*annotated.notes, *(f"{count} pictures {what}" for what, count in scan.conversions.most_common())]
-    notes += [f"{num_empty} pictures are left out: nothing that is learned is in them"] if num_empty and not bad_rows.num_rows else []
+    notes += [f"{what} are left out" for what in left_out]
     notes += missing_classes(present, label_names, experiment.data.limit)
     write_facts(folder, num_samples, notes, bad_rows, "pictures or annotations", label_names=list(label_names))
 

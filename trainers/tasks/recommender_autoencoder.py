@@ -144,9 +144,10 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         people[name], counts = read_likes(split, options, bad_rows)
         left_out += counts
     bad_rows.check()
-    rows = divide(people, data, experiment.seed)
+    counted = [f"{count} {what}" for what, count in left_out.most_common()]
+    rows = divide(people, data, experiment.seed, left_out=counted)
     catalogue = read_catalogue(rows["train"], options.top)
     numbered, notes = number_likes(rows, catalogue)
     num_samples = {name: write_people(folder / f"{name}.arrow", likes) for name, likes in numbered.items()}
-    notes = [f"{count} {what} left out" for what, count in left_out.most_common()] + notes
+    notes = [f"{what} left out" for what in counted] + notes
     write_facts(folder, num_samples, notes, bad_rows, "rows", items=catalogue.names, counts=catalogue.counts)

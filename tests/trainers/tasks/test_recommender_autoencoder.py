@@ -106,3 +106,16 @@ def test_a_rating_that_is_no_number_stops_with_its_line(tmp_path):
     with pytest.raises(ConfigError) as error:
         built(path)
     assert f"{path}:{num_lines}: the rating 'five' is not a number" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "left_out"),
+    [
+        ({"min_rating": 9}, "60 ratings below task.min_rating 9, 10 people with fewer than 3 likes (task.min_items)"),
+        ({"min_rating": 0, "min_items": 7}, "10 people with fewer than 7 likes (task.min_items)"),
+    ],
+)
+def test_where_nobody_is_left_it_is_said_why(task: dict[str, Any], left_out: str, tmp_path: Path):
+    with pytest.raises(ConfigError) as error:
+        built(tiny_ratings(tmp_path / "ratings.csv", 10), **task)
+    assert str(error.value).endswith(f"; left out: {left_out}")

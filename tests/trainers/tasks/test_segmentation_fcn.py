@@ -73,6 +73,13 @@ def test_unlabelled_pixels_are_ignored_or_background(coco):
     assert torch.equal(torch.where(first == 255, 0, first + 1), second)
 
 
+def test_where_no_picture_has_an_annotation_it_is_said_why(coco):
+    path = coco / "train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    with pytest.raises(ConfigError, match=r"the train split has no samples; left out: \d+ pictures with nothing that is learned in them"):
+        built(coco)
+
+
 def test_the_loss_is_a_pixels_and_unlabelled_ones_do_not_count(coco):
     task = built(coco)
     batch, model = batch_of(task, 0, 1, 2), Says(1.0, 3.0)
