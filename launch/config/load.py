@@ -222,13 +222,23 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         what = f"{detail['input']!r} stands where a block of keys is expected"
         fix = f"{dotted(key)}.NAME=VALUE, or '{dotted(key)}={{NAME: VALUE}}'" if kind == "dict_type" else None
-        return Problem(what, where, dotted(key), allowed=_expected(info), fix=fix)
+        return Problem(what, where, dotted(key), allowed=_expected(info), fix=_with_quotes(key, detail["input"]) or fix)
     return Problem(
         f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}",
         where,
         dotted(key),
         allowed=_bounds(parent, key) or (info.description if info else None),
+        fix=_with_quotes(key, detail["input"]),
     )
+
+
+def _with_quotes(key: KeyPath, value: object) -> str | None:
+    """Returns what to type for a list or a mapping that YAML cannot read, because * without quotes begins an alias there; None: it is none."""
+    if not isinstance(value, str) or not value.startswith(("[", "{")):
+        return None
+    quoted = re.sub(r"(?<=[\[,\s])\*[^\]},\s]*", lambda found: f'"{found[0]}"', value)
+    is_mended = quoted != value and not isinstance(parse_scalar(quoted), str)
+    return f"'{dotted(key)}={quoted}': what begins with * needs quotes" if is_mended else None
 
 
 def _expected(info: FieldInfo | None) -> str | None:

@@ -169,6 +169,24 @@ def test_names_of_other_tools_lead_to_keys_that_there_are():
     assert not set(NAMES_ELSEWHERE) & set(Experiment.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("model.freeze=[*]", """'model.freeze=["*"]': what begins with * needs quotes"""),
+        ("model.freeze=[bert.*, *.bias]", """'model.freeze=[bert.*, "*.bias"]': what begins with * needs quotes"""),
+        ("train.unfreeze_at={1 epoch: [*]}", """'train.unfreeze_at={1 epoch: ["*"]}': what begins with * needs quotes"""),
+        ("model.freeze=*", None),
+        ("model.freeze=[a", None),
+    ],
+)
+def test_star_in_a_typed_list_is_told_to_need_quotes(experiment_file, override, fix):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(experiment_file), [override])
+    assert caught.value.problems[0].fix == fix
+    if fix:
+        load_experiment(str(experiment_file), [fix.split("'")[1]])
+
+
 def test_key_below_a_name_that_a_person_chooses_is_no_hint():
     with pytest.raises(ConfigError) as caught:
         load_experiment("ner", ["task.packing=true"])
