@@ -36,8 +36,8 @@ def test_tab_offers_experiments_and_strategies():
 
 
 def test_tab_offers_runs_of_experiments_and_those_that_a_person_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("FULLRANK_RUN_ROOT", str(tmp_path))
-    for run in ("named", "tiny/20260101-000000-aaaaaa"):
+    monkeypatch.chdir(tmp_path)
+    for run in ("runs/named", "runs/tiny/20260101-000000-aaaaaa"):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "status.json").touch()
     assert sorted(offered("status", "")) == ["20260101-000000-aaaaaa", "latest", "named"]
