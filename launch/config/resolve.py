@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -179,7 +180,16 @@ def _freezing_problems(loaded: LoadedExperiment) -> list[Problem]:
         problems.append(loaded.problem(key, "nothing is frozen that could thaw", fix="model.freeze=[PATTERN, ...], or train.unfreeze_at={}"))
     late = [when for when in train.unfreeze_at if when.unit == train.duration.unit and when.amount >= train.duration.amount]
     problems += [loaded.problem(key, f"{when} never comes: training ends after {train.duration}", allowed="an earlier time") for when in late]
+    never = [pattern for patterns in train.unfreeze_at.values() for pattern in patterns if not any(_may_meet(pattern, other) for other in freeze)]
+    allowed = f"parts of what model.freeze freezes: {', '.join(freeze)}"
+    problems += [loaded.problem(key, f"{pattern!r} matches nothing that model.freeze freezes", allowed) for pattern in never if freeze]
     return problems
+
+
+def _may_meet(pattern: str, other: str) -> bool:
+    """Returns whether some name may match both shell patterns, as far as the letters before their first wildcard tell."""
+    first, second = (re.split(r"[*?\[]", text, maxsplit=1)[0] for text in (pattern, other))
+    return first.startswith(second) or second.startswith(first)
 
 
 def _image_problems(loaded: LoadedExperiment) -> list[Problem]:

@@ -86,6 +86,11 @@ def test_last_smaller_batch_is_a_step():
             "adapts a pretrained model of transformers, and this is torchvision://resnet18",
         ),
         (["train.unfreeze_at={1 epoch: ['*']}"], "train.unfreeze_at", "nothing is frozen that could thaw"),
+        (
+            ["model.freeze=['bert.*']", "train.unfreeze_at={1 epoch: ['bert.encoder.*', '*.bias', 'classifier.*']}"],
+            "train.unfreeze_at",
+            "'classifier.*' matches nothing that model.freeze freezes",
+        ),
         (["model.freeze=['*']"], "model.freeze", "'*' freezes every parameter: nothing is left to train"),
         (
             ["model.freeze=['bert.*']", "train.duration=2 epochs", "train.unfreeze_at={2 epochs: ['*']}"],
