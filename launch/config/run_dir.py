@@ -241,7 +241,7 @@ class RunDir:
 
     def attempts_backwards(self) -> list[Attempt]:
         """Returns all attempts, the newest first."""
-        numbers = [int(p.name) for p in self.attempts.glob("[0-9]*") if p.name.isdigit()] if self.attempts.is_dir() else []
+        numbers = [int(p.name) for p in self.attempts.glob("[0-9]*") if p.name.isdigit() and p.is_dir()] if self.attempts.is_dir() else []
         return [self.attempt(number) for number in sorted(numbers, reverse=True)]
 
 
