@@ -85,7 +85,8 @@ def test_logs_show_a_rank(fullrank, stopped):
 
 def test_logs_name_a_file_in_the_place_of_an_attempt(fullrank, stopped):
     (stopped / "attempts/0002").touch()
-    answer = fullrank("logs", stopped)
+    assert fullrank("logs", stopped).out.startswith("started 0 2 1 ")
+    answer = fullrank("logs", stopped, "--attempt", "2")
     assert (answer.code, answer.err.splitlines()[0]) == (2, f"error: {stopped}/attempts/0002: is a file, and should be the folder of an attempt")
 
 
