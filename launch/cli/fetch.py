@@ -16,6 +16,7 @@ from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem, install_words
 from launch.config.hub import hub_home
 from launch.config.load import load_experiment
+from launch.config.pipeline import find_pipeline, load_pipeline
 from launch.config.resolve import resolve
 from launch.config.sources import HubName, TorchvisionModel, cache_root, parse_model, parse_source
 from launch.probe import missing_training_packages
@@ -27,22 +28,34 @@ Fetchable = Annotated[
 
 
 def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = False) -> None:
-    loaded = load_experiment(experiment, overrides or ())
-    resolved = resolve(loaded)
+    path = find_pipeline(experiment)
+    stages = load_pipeline(path, overrides or ()) if path else None
+    wanted = [(stage.experiment, stages.checked(stage)) for stage in stages.stages] if stages else [(experiment, tuple(overrides or ()))]
+    resolved = [resolve(load_experiment(*one)) for one in wanted]
     missing = missing_training_packages()
     if missing:
         raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix=install_words("train")))
-    command = [sys.executable, "-P", "-m", "trainers.downloads.fetch", experiment, *(overrides or ())]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
-    answer = _answer(ended)
-    environment = needed_environment(parse_model(resolved.model), parse_source(resolved.data.source, "data.source"))
+    fetched: dict[tuple[str, ...], dict[str, Any]] = {}  # a part that several stages share stands here once
+    problems: list[dict[str, Any]] = []
+    environment: dict[str, str] = {}
+    code = EXIT_DONE
+    for (name, words), settings in zip(wanted, resolved, strict=True):
+        command = [sys.executable, "-P", "-m", "trainers.downloads.fetch", name, *words]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+        answer = _answer(ended)
+        for part in answer["fetched"]:
+            fetched.setdefault((part["part"], part["source"], str(part["path"])), part)
+        problems += [problem for problem in answer["problems"] if problem not in problems]
+        environment |= needed_environment(parse_model(settings.model), parse_source(settings.data.source, "data.source"))
+        code = code or ended.returncode
     if as_json:
-        print(json.dumps(answer | {"environment": environment}, indent=2, ensure_ascii=False))
+        answer = {"fetched": list(fetched.values()), "problems": problems, "environment": environment}
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        _print_fetched(answer["fetched"], environment, is_whole=ended.returncode == EXIT_DONE)
-    for problem in answer["problems"]:
+        _print_fetched(list(fetched.values()), environment, is_whole=code == EXIT_DONE)
+    for problem in problems:
         print(f"error: {Problem(**problem)}", file=sys.stderr)
-    raise typer.Exit(ended.returncode)
+    raise typer.Exit(code)
 
 
 def needed_environment(model: object, data: object) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -42,11 +43,14 @@ class How:
 def run_pipeline(path: Path, words: Sequence[str], how: How, run_dir: Path | None, run_root: Path, dry_run: bool, as_json: bool) -> int:
     """Trains the stages in new run directories; returns the exit code of the stage that ended early, else 0."""
     pipeline = load_pipeline(path, words)
-    base = (run_dir or run_root / pipeline.name / new_run_id()).expanduser().absolute()
+    base = new_base(pipeline, run_dir, run_root)
     if dry_run:
         return print_stages(pipeline, how, base, as_json)
-    for stage in pipeline.stages:  # whatever is wrong with any of them is said before the first one starts
-        preflight(*checked_plan(pipeline, stage, how, base))
+    errors: list[FullrankError] = []  # whatever is wrong with any of them is said before the first one starts
+    for stage in pipeline.stages:
+        with collecting(errors, pipeline, stage):
+            preflight(*checked_plan(pipeline, stage, how, base))
+    raise_all(errors)
     write_start(base, path, words, how)
     return train_stages(pipeline, base, how, as_json)
 
@@ -67,10 +71,10 @@ def write_start(base: Path, path: Path, words: Sequence[str], how: How) -> None:
 def print_stages(pipeline: Pipeline, how: How, base: Path, as_json: bool) -> int:
     """Prints the plan of every stage; returns the exit code of the first that would not start, else 0."""
     codes = []
-    for stage in pipeline.stages:
+    for stage, plan, probe in plan_stages(pipeline, how, base):
         begins = "".join(f", its {key} the model of stage {name}" for key, name in stage.begins_with.items())
         print(f"== stage {stage.number} of {len(pipeline.stages)}: {stage.name}{begins}", file=sys.stderr if as_json else sys.stdout)
-        codes.append(print_plan(*checked_plan(pipeline, stage, how, base), as_json))
+        codes.append(print_plan(plan, probe, as_json))
         print(flush=True)
     return next((code for code in codes if code), EXIT_DONE)
 
@@ -160,7 +164,7 @@ def _train(pipeline: Pipeline, base: Path, stage: Stage, how: How, typed: Sequen
     plan: LaunchPlan
     probe: Probe
     if is_new:
-        plan, probe = make_plan(stage.experiment, pipeline.started(base, stage), **asdict(how), run_dir=run.path)
+        plan, probe = make_plan(stage.experiment, pipeline.started(base, stage), **asdict(how), run_dir=run.path, origins=stage.origins)
     else:
         plan, probe = plan_again(run, typed, None, how.nodes, how.processes_per_node, how.launcher, force)
         check_resumable(run, getattr(plan, "optimizer_steps", None))
@@ -172,16 +176,59 @@ def _train(pipeline: Pipeline, base: Path, stage: Stage, how: How, typed: Sequen
     return local.start(plan, probe) if is_new else local.resume(plan, probe)
 
 
-def checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: Machine | None = None) -> tuple[ExperimentPlan, ExperimentProbe]:
-    """Returns the plan of a stage before those it needs are done, with the models that they themselves begin with in the place of theirs.
+def plan_pipeline(
+    path: Path, words: Sequence[str], how: How, run_dir: Path | None, run_root: Path, machine: Machine | None = None
+) -> list[tuple[Stage, ExperimentPlan, ExperimentProbe]]:
+    """Returns the plan of every stage of a pipeline that is not started.
 
     Raises:
-        FullrankError: names the stage.
+        FullrankError: with every problem of the file, or else of every stage.
     """
+    pipeline = load_pipeline(path, words)
+    return plan_stages(pipeline, how, new_base(pipeline, run_dir, run_root), machine)
+
+
+def new_base(pipeline: Pipeline, run_dir: Path | None, run_root: Path) -> Path:
+    """Returns what the run directories of a new pipeline begin with."""
+    return (run_dir or run_root / pipeline.name / new_run_id()).expanduser().absolute()
+
+
+def plan_stages(pipeline: Pipeline, how: How, base: Path, machine: Machine | None = None) -> list[tuple[Stage, ExperimentPlan, ExperimentProbe]]:
+    """Returns the plan of every stage before the first is started.
+
+    Raises:
+        FullrankError: with every problem of every stage.
+    """
+    errors: list[FullrankError] = []
+    planned = []
+    for stage in pipeline.stages:
+        with collecting(errors, pipeline, stage):
+            planned.append((stage, *checked_plan(pipeline, stage, how, base, machine)))
+    raise_all(errors)
+    return planned
+
+
+def checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: Machine | None = None) -> tuple[ExperimentPlan, ExperimentProbe]:
+    """Returns the plan of a stage before those it needs are done, with the models that they themselves begin with in the place of theirs."""
+    run_dir = pipeline.stage_dir(base, stage)
+    return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=run_dir, machine=machine, origins=stage.origins)
+
+
+@contextmanager
+def collecting(errors: list[FullrankError], pipeline: Pipeline, stage: Stage) -> Iterator[None]:
+    """Keeps a stage's error for later, under the name of the stage."""
     try:
-        return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=pipeline.stage_dir(base, stage), machine=machine)
+        yield
     except FullrankError as error:
-        raise type(error)(Problem(f"stage {stage.name} cannot start", str(pipeline.path)), *error.problems) from error
+        heading = Problem(f"stage {stage.name} cannot start", str(pipeline.path), fix=f"{stage.name}.KEY=VALUE, where KEY=VALUE stands below")
+        errors.append(type(error)(heading, *error.problems))
+
+
+def raise_all(errors: Sequence[FullrankError]) -> None:
+    """Raises one error of them all, if there are any: a ConfigError if one of them is."""
+    if errors:
+        kind = next((type(error) for error in errors if isinstance(error, ConfigError)), type(errors[0]))
+        raise kind(*(problem for error in errors for problem in error.problems))
 
 
 def is_done(pipeline: Pipeline, base: Path, stage: Stage) -> bool:

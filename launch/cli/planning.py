@@ -15,7 +15,7 @@ from launch.cli.options import default_run_root
 from launch.config.changes import PREPARED, Change, changed_keys
 from launch.config.errors import ConfigError, Problem, StateError, suggest
 from launch.config.experiment import dump_experiment
-from launch.config.load import load_experiment, refuse_script
+from launch.config.load import Origin, load_experiment, refuse_script
 from launch.config.modes import PLAIN, Mode
 from launch.config.new_run import new_run_id
 from launch.config.resolve import resolve
@@ -100,13 +100,17 @@ def make_plan(
     mode: Mode = PLAIN,
     micro_batch_size: int | None = None,
     machine: Machine | None = None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan of an experiment, and what the machine answered; writes nothing.
+
+    Args:
+        origins: where an override stands that was not typed as it is.
 
     Raises:
         ConfigError: with every problem of the experiment, or of the strategy, at once.
     """
-    loaded = load_experiment(experiment, overrides)
+    loaded = load_experiment(experiment, overrides, origins)
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode, micro_batch_size)
     answers = probe_experiment(loaded.experiment, run_path, loaded.path)

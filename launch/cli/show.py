@@ -51,7 +51,8 @@ def plan_text(plan: LaunchPlan, files: Mapping[str, str]) -> str:
     sections = [
         plan_headline(plan),
         _section(
-            "set" + (f" in {plan.loaded.path}" if isinstance(plan, ExperimentPlan) else ""), _values(plan, ("experiment", "override", "environment"))
+            "set" + (f" in {plan.loaded.path}" if isinstance(plan, ExperimentPlan) else ""),
+            _values(plan, ("experiment", "pipeline", "override", "environment")),
         ),
         _section("derived", _values(plan, ("derived", "strategy"))),
         _section("batch", _batch_lines(plan) if isinstance(plan, ExperimentPlan) else []),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends import slurm as backend
-from launch.cli.pipelines import How, checked_plan, is_done, read_start, write_start
+from launch.cli.pipelines import How, checked_plan, collecting, is_done, new_base, raise_all, read_start, write_start
 from launch.cli.submit import announce, make_job, submit_again
 from launch.config.cluster import LoadedCluster
+from launch.config.errors import FullrankError
 from launch.config.load import load_experiment
-from launch.config.new_run import new_run_id
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath
@@ -43,14 +43,17 @@ def submit_pipeline(
     """Checks every stage, then submits them all, and returns their runs; where one is refused, none stays in the queue.
 
     Raises:
-        FullrankError: with every problem of the first stage that has any.
+        FullrankError: with every problem of every stage.
     """
     pipeline = load_pipeline(path, words)
-    base = (run_dir or run_root / pipeline.name / new_run_id()).expanduser().absolute()
+    base = new_base(pipeline, run_dir, run_root)
     jobs: list[tuple[SlurmJob, ExperimentProbe]] = []
+    errors: list[FullrankError] = []
     for stage in pipeline.stages:
-        plan, probe = plan_stage(pipeline, stage, how, base, machine)
-        jobs.append((make_job(plan, probe, loaded, options, host_python, site), probe))
+        with collecting(errors, pipeline, stage):
+            plan, probe = plan_stage(pipeline, stage, how, base, machine)
+            jobs.append((make_job(plan, probe, loaded, options, host_python, site), probe))
+    raise_all(errors)
     if dry_run:
         print("\n".join(render_sbatch(job) for job, _ in jobs), end="")
         return []
@@ -95,7 +98,7 @@ def plan_stage(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: 
     model, weights = named.get("model.source", probe.model), named.get("model.weights", probe.weights)
     probe = replace(probe, model=model, weights=weights, others={key: named.get(key, place) for key, place in probe.others.items()})
     options = Options(plan.run.path, 1, how.nodes, how.processes_per_node, plan.launcher)
-    return plan_experiment(load_experiment(stage.experiment, pipeline.started(base, stage)), plan.strategy, probe, options), probe
+    return plan_experiment(load_experiment(stage.experiment, pipeline.started(base, stage), stage.origins), plan.strategy, probe, options), probe
 
 
 def _before(submitted: Sequence[backend.Submitted]) -> Before | None:

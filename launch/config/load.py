@@ -22,13 +22,18 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: `default`, `override`, `derived`, or a file with its line."""
+    """Where a value came from: `default`, `override`, `derived`, or a file with its line (`experiment`, `pipeline`)."""
 
     kind: str
     detail: str | None = None
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+    @property
+    def place(self) -> str | None:
+        """Where it stands, as a message says it: what was typed in quotes, a file with its line."""
+        return shown(self.detail, 200) if self.kind == "override" else self.detail
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,16 @@ class LoadedExperiment:
     text: str
 
     def problem(self, key: str, what: str, allowed: str | None = None, fix: str | None = None) -> Problem:
-        """Returns a Problem at the place where `key` was set."""
-        origin = self.origins.get(key)
+        """Returns a Problem at the place where `key` was set; a mapping is where the first of its keys is."""
+        origin = self.origins.get(key) or next((one for name, one in self.origins.items() if name.startswith(f"{key}.")), None)
         return Problem(what, origin.detail if origin else str(self.path), key, allowed, fix)
 
 
-def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedExperiment:
+def load_experiment(name_or_path: str, overrides: Sequence[str] = (), origins: Mapping[str, Origin] | None = None) -> LoadedExperiment:
     """Returns the validated experiment behind a shipped name or a path.
+
+    Args:
+        origins: where an override stands that was not typed as it is: in a file, or behind the name of a stage.
 
     Raises:
         ConfigError: with every problem of the file and of the overrides at once.
@@ -57,19 +65,30 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedE
     document = load_yaml(path)
     if "stages" in document.values:
         what, fix = (
-            "is a pipeline of several experiments: run, submit, plan and resume take it",
+            "is a pipeline of several experiments: run, submit, plan, check, fetch and resume take it",
             f"fullrank plan {name_or_path} checks every stage; or take one of its experiments",
         )
         raise ConfigError(Problem(what, where=str(path), fix=fix))
-    values, sources, problems = _apply_overrides(document, overrides)
+    values, sources, problems = _apply_overrides(document, overrides, origins or {})
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
         problems += [_problem(detail, Experiment, document, sources) for detail in error.errors()]
     if problems:
         raise ConfigError(*problems)
-    origins = {key: _origin(key, document, sources) for key in flatten(experiment.model_dump(by_alias=True))}
-    return LoadedExperiment(experiment, origins, tuple(overrides), path, path.read_text(encoding="utf-8"))
+    of_keys = {key: _origin(key, document, sources) for key in flatten(experiment.model_dump(by_alias=True))}
+    return LoadedExperiment(experiment, of_keys, tuple(overrides), path, path.read_text(encoding="utf-8"))
+
+
+def raw_value(name_or_path: str, overrides: Sequence[str], key: str) -> object:
+    """Returns a value of an experiment as it is written, whatever is wrong with the others; None if it has none.
+
+    Raises:
+        ConfigError: there is no such file, or it is no YAML.
+    """
+    values, _, _ = _apply_overrides(load_yaml(find_shipped(name_or_path, "experiments")), overrides, {})
+    value: object = _value_at(values, tuple(key.split(".")))
+    return value
 
 
 def load_file(path: Path, model: type[M]) -> tuple[M, Document]:
@@ -143,21 +162,24 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[KeyPath, str], list[Problem]]:
-    """Returns the document's values with the overrides set, the override behind each key, and what is wrong with them."""
+def _apply_overrides(
+    document: Document, overrides: Sequence[str], origins: Mapping[str, Origin]
+) -> tuple[dict[str, Any], dict[KeyPath, Origin], list[Problem]]:
+    """Returns the document's values with the overrides set, where the override behind each key stands, and what is wrong with them."""
     values: dict[str, Any] = _copied(document.values)
-    sources: dict[KeyPath, str] = {}
+    sources: dict[KeyPath, Origin] = {}
     problems: list[Problem] = []
     for override in overrides:
         name, equals, text = override.partition("=")
         key = tuple(name.split("."))
+        origin = origins.get(override, Origin("override", override))
         if not equals or not all(key):
-            problems.append(Problem("is not of the form KEY=VALUE", where=repr(override), fix="e.g. optimizer.lr=3e-5"))
+            problems.append(Problem("is not of the form KEY=VALUE", where=origin.place, fix="e.g. optimizer.lr=3e-5"))
             continue
         try:
             value = _typed(text, _field_at(Experiment, key))
         except ValueError as error:
-            problems.append(Problem(str(error), where=repr(override), key=name))
+            problems.append(Problem(str(error), where=origin.place, key=name))
             continue
         parent: Any = values
         for part in key[:-1]:
@@ -165,7 +187,7 @@ def _apply_overrides(document: Document, overrides: Sequence[str]) -> tuple[dict
                 parent[part] = {}
             parent = parent[part]
         parent[key[-1]] = value
-        sources = {k: v for k, v in sources.items() if k[: len(key)] != key} | {key: override}
+        sources = {k: v for k, v in sources.items() if k[: len(key)] != key} | {key: origin}
     return values, sources, problems
 
 
@@ -189,12 +211,12 @@ def _field_at(model: type[BaseModel], key: KeyPath) -> FieldInfo | None:
     return info
 
 
-def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, sources: Mapping[KeyPath, str]) -> Problem:
+def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, sources: Mapping[KeyPath, Origin]) -> Problem:
     """Returns pydantic's error in our form: place, key, value, what is allowed."""
     key, parent = _located(detail["loc"], model)
     info = fields_of(parent).get(str(key[-1])) if parent and key else None
-    where = _source_of(key, sources)
-    where = shown(where, 200) if where else document.where(key)
+    source = _source_of(key, sources)
+    where = source.place if source else document.where(key)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         names = sorted(fields_of(parent)) if parent else []
@@ -203,7 +225,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
     if kind == "missing":
         return Problem(
             "the key is missing",
-            document.where(key[:-1]) if not _source_of(key, sources) else where,
+            where if source else document.where(key[:-1]),
             dotted(key),
             allowed=_expected(info),
         )
@@ -211,7 +233,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, s
         kinds = [get_args(one.model_fields["kind"].annotation)[0] for one in blocks_of(info)] if info else []
         return Problem("the key is missing", where, f"{dotted(key)}.kind", allowed=", ".join(map(repr, kinds)))
     if kind == "union_tag_invalid":
-        place = where if _source_of(key, sources) else document.where((*key, "kind"))
+        place = where if source else document.where((*key, "kind"))
         return _not_possible(context.get("tag"), str(context.get("expected_tags")), place, f"{dotted(key)}.kind")
     if kind == "literal_error":
         return _not_possible(detail["input"], str(context.get("expected")), where, dotted(key))
@@ -303,17 +325,17 @@ _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mo
 """Their names in a JSON schema."""
 
 
-def _source_of(key: KeyPath, sources: Mapping[KeyPath, str]) -> str | None:
-    """Returns the override that set `key`, a block around it, or (for a key that is no block) something below it."""
+def _source_of(key: KeyPath, sources: Mapping[KeyPath, Origin]) -> Origin | None:
+    """Returns where the override stands that set `key`, a block around it, or (for a key that is no block) something below it."""
     above = next((sources[key[:n]] for n in range(len(key), 0, -1) if key[:n] in sources), None)
     return above or next((source for name, source in sources.items() if name[: len(key)] == key), None)
 
 
-def _origin(name: str, document: Document, sources: Mapping[KeyPath, str]) -> Origin:
+def _origin(name: str, document: Document, sources: Mapping[KeyPath, Origin]) -> Origin:
     key: KeyPath = tuple(name.split("."))
     override = _source_of(key, sources)
     if override:
-        return Origin("override", override)
+        return override
     if any(key[:n] in document.lines and not isinstance(_value_at(document.values, key[:n]), dict) for n in range(len(key), 0, -1)):
         return Origin("experiment", document.where(key))
     return Origin("default")

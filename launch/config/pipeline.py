@@ -12,8 +12,7 @@ from pydantic import Field
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import MOST_NAME_CHARACTERS, NAME_PATTERN, Experiment
-from launch.config.load import find_shipped, load_experiment, load_file
-from launch.config.resolve import resolve
+from launch.config.load import Origin, find_shipped, load_file, raw_value
 from launch.config.sections import Section
 from launch.config.yaml_files import load_yaml
 
@@ -46,6 +45,7 @@ class Stage:
 
     Args:
         overrides: KEY=VALUE: the pipeline file's, then those of the command line.
+        origins: where each of them stands: a line of the file, or what was typed, with the stage's name.
         begins_with: key of the model -> the earlier stage whose model it is.
     """
 
@@ -53,6 +53,7 @@ class Stage:
     name: str
     experiment: str
     overrides: tuple[str, ...]
+    origins: Mapping[str, Origin]
     begins_with: Mapping[str, str]
 
 
@@ -83,7 +84,8 @@ class Pipeline:
             return "null"
         if key in earlier.begins_with:
             return self._origin(key, earlier.begins_with[key])
-        return str(resolve(load_experiment(earlier.experiment, self.checked(earlier))).model.source)
+        source = raw_value(earlier.experiment, self.checked(earlier), "model.source")
+        return "null" if source is None else str(source)
 
 
 def find_pipeline(name_or_path: str | None) -> Path | None:
@@ -129,12 +131,26 @@ def load_pipeline(path: Path, words: Sequence[str] = (), folder: Path | None = N
                 typed_word = f"{name}.{key}={FROM_STAGE}{other}" if key in in_words else ""
                 where = repr(typed_word) if typed_word else document.where(("stages", name, "overrides", key))
                 problems.append(Problem(what, where, None if typed_word else key, allowed=", ".join(names[: number - 1]) or "none"))
-        words_of_file = tuple(f"{key}={_as_word(value)}" for key, value in values.items() if key not in in_file)
-        words_typed = tuple(word for word in typed[name] if word.partition("=")[0] not in in_words)
-        stages.append(Stage(number, name, _experiment(stage.experiment, folder or path.parent), (*words_of_file, *words_typed), begins_with))
+        of_file = {f"{key}={_as_word(value)}": ("stages", name, "overrides", key) for key, value in values.items() if key not in in_file}
+        words_typed = [word for word in typed[name] if word.partition("=")[0] not in in_words]
+        origins = {word: Origin("pipeline", document.where(place)) for word, place in of_file.items()}
+        origins |= {word: Origin("override", f"{name}.{word}") for word in words_typed if f"{name}.{word}" in words}
+        experiment = _experiment(stage.experiment, folder or path.parent)
+        stages.append(Stage(number, name, experiment, (*of_file, *words_typed), origins, begins_with))
+    problems += [problem for word in words for problem in _unknown_stage(word, names)]
     if problems:
         raise ConfigError(*problems)
     return Pipeline(section.name, path, tuple(stages))
+
+
+def _unknown_stage(word: str, names: Sequence[str]) -> list[Problem]:
+    """Returns what is wrong with a word that begins with neither a stage nor a key of experiments."""
+    first = word.partition("=")[0].partition(".")[0]
+    if "." not in word.partition("=")[0] or first in names or first in Experiment.model_fields:
+        return []
+    near = suggest(first, [*names, *Experiment.model_fields])
+    what = f"{first!r} is neither a stage nor a key of experiments" + (f"; did you mean {near!r}?" if near else "")
+    return [Problem(what, repr(word), allowed=f"{', '.join(f'{name}.KEY=VALUE' for name in names)}, or KEY=VALUE for all")]
 
 
 def typed_for(names: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:

@@ -89,6 +89,20 @@ def test_every_part_that_cannot_be_fetched_is_named_and_the_others_come(bert: Pa
         assert [line.split(": ")[1] for line in both.err.splitlines() if line.startswith("error")] == ["model.source", "data.source"]
 
 
+def test_a_pipeline_s_stages_are_all_fetched_and_what_they_share_once(bert: Path, tmp_path: Path) -> None:
+    rows = tiny_sentences(tmp_path / "rows.tsv", 40)
+    written(tmp_path, str(bert), str(rows))
+    (tmp_path / "two.yaml").write_text(
+        "name: two\nstages:\n  first: {experiment: ./tiny.yaml}\n"
+        "  second: {experiment: ./tiny.yaml, overrides: {model.source: stages.first, task.max_length: 8}}\n"
+    )
+    fetched = fullrank("fetch", "./two.yaml", "--json", cwd=tmp_path)
+    assert fetched.code == 0, fetched.err
+    assert [part["part"] for part in json.loads(fetched.out)["fetched"]] == ["model", "data", "data"]
+    refused = fullrank("fetch", "./two.yaml", "second.data.source=./gone", cwd=tmp_path)
+    assert (refused.code, "gone" in refused.err, "model" in refused.out) == (2, True, True)
+
+
 def test_a_model_in_the_hub_s_cache_is_fetched_and_used_with_the_hub_switched_off(bert: Path, tmp_path: Path) -> None:
     repository = tmp_path / "hf/hub/models--owner--bert"
     shutil.copytree(bert, repository / "snapshots/0123456789abcdef0123456789abcdef01234567")

@@ -82,16 +82,38 @@ def test_plan_and_dry_run_show_every_stage_and_write_nothing(fullrank, pipeline_
     assert not base.parent.exists()
 
 
-def test_what_is_wrong_with_the_second_stage_is_said_before_the_first_starts(fullrank, pipeline_file, base) -> None:
-    answer = fullrank("run", pipeline_file, "second.optimizer.lrr=1", "--run-dir", base)
-    assert answer.code == 2
-    assert "stage second cannot start" in answer.err
-    assert "unknown key; did you mean 'lr'?" in answer.err
+def test_what_is_wrong_with_any_stage_is_said_in_its_place_before_the_first_starts(fullrank, pipeline_file, base) -> None:
+    pipeline_file.write_text(FILE.replace("first: {experiment: ./tiny.yaml}", "first: {experiment: ./tiny.yaml, overrides: {optimizer.lr: fast}}"))
+    for verb in ("run", "check"):
+        answer = fullrank(verb, pipeline_file, "second.optimizer.lrr=1", "--run-dir", base)
+        assert answer.code == 2
+        assert "stage first cannot start" in answer.err
+        assert f"{pipeline_file}:3: optimizer.lr: input should be a valid number, not 'fast'" in answer.err
+        assert "stage second cannot start" in answer.err
+        assert "'second.optimizer.lrr=1': optimizer.lrr: unknown key; did you mean 'lr'?" in answer.err
     assert not base.parent.exists()
 
 
+def test_what_preflight_finds_is_told_of_all_stages(fullrank, pipeline_file, base) -> None:
+    answer = fullrank("run", pipeline_file, "first.data.source=./gone", "second.data.source=./away", "--run-dir", base)
+    assert answer.code == 2
+    assert all(f"stage {stage} cannot start" in answer.err for stage in ("first", "second"))
+    assert all(f"{stage}.data.source=./{name}: data.source: there is no " in answer.err for stage, name in (("first", "gone"), ("second", "away")))
+
+
+def test_check_runs_every_check_of_every_stage(fullrank, pipeline_file, tmp_path) -> None:
+    answer = fullrank("check", pipeline_file, "second.data.source=./away", "--json")
+    assert answer.code == 2
+    found = {finding["check"]: finding["status"] for finding in json.loads(answer.out)["checks"]}
+    assert (found["first: paths"], found["second: paths"], found["first: plan"]) == ("ok", "problem", "ok")
+    (tmp_path / "site.yaml").write_text("cpus_per_node: 2\n")
+    on_cluster = fullrank("check", pipeline_file, "--cluster", tmp_path / "site.yaml", "--json")
+    names = [finding["check"] for finding in json.loads(on_cluster.out)["checks"]]
+    assert {"first: partition", "second: partition"} < set(names), names
+
+
 def test_other_verbs_say_that_it_is_a_pipeline(fullrank, pipeline_file) -> None:
-    for words in (("check", pipeline_file), ("fetch", pipeline_file), ("run", pipeline_file, "--debug")):
+    for words in (("verify", pipeline_file), ("run", pipeline_file, "--debug")):
         answer = fullrank(*words)
         assert answer.code == 2
         assert "pipeline" in answer.err

@@ -65,6 +65,25 @@ def test_a_typed_stage_that_does_not_come_before_is_refused_where_it_was_typed(o
         load_pipeline(pipeline_file, [f"second.model.source=stages.{other}"])
 
 
+def test_every_value_knows_the_line_or_the_words_that_it_stands_in(pipeline_file: Path) -> None:
+    second = load_pipeline(pipeline_file, ["seed=3", "second.optimizer.lr=3e-5"]).stages[1]
+    loaded = load_experiment(second.experiment, ("model.freeze=[a, b]", *second.overrides), second.origins)
+    assert str(loaded.origins["optimizer.lr"]) == "override: second.optimizer.lr=3e-5"
+    assert str(loaded.origins["seed"]) == "override: seed=3"
+    first = load_pipeline(pipeline_file).stages[0]
+    assert str(load_experiment(first.experiment, first.overrides, first.origins).origins["train.duration"]) == f"pipeline: {pipeline_file}:5"
+
+
+def test_a_word_for_no_stage_is_told_of_the_stages(pipeline_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'secnd.seed=3': 'secnd' is neither a stage nor a key of experiments; did you mean 'second'\?"):
+        load_pipeline(pipeline_file, ["secnd.seed=3"])
+
+
+def test_a_stage_is_checked_whatever_is_wrong_with_the_one_before(pipeline_file: Path) -> None:
+    pipeline = load_pipeline(pipeline_file, ["first.optimizer.lr=fast", "first.model.source=owner/other"])
+    assert pipeline.checked(pipeline.stages[1])[-1] == "model.source=owner/other"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -105,6 +105,13 @@ def test_setting_that_cannot_take_effect_is_refused(load, overrides, key, what):
     assert (key, what) in [(problem.key, problem.what) for problem in caught.value.problems]
 
 
+def test_a_broken_rule_of_a_mapping_is_where_the_mapping_was_set(load):
+    typed = "train.unfreeze_at={1 epoch: ['*']}"
+    with pytest.raises(ConfigError) as caught:
+        resolve(load(typed))
+    assert [problem.where for problem in caught.value.problems] == [typed]
+
+
 def test_broken_rules_come_at_once(load):
     with pytest.raises(ConfigError) as caught:
         resolve(load("evaluate.metric=bleu", "optimizer.momentum=0.9"))
