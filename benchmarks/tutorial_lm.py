@@ -1,11 +1,12 @@
 """Language modelling as tutorials write it, in a few lines: what docs/tasks.md sets beside fullrank's numbers.
 
-    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4]
+    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4] [--then-sst2 2000]
     FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py causal_lm [--steps 150 --lines 300 --tokens 64 --lr 1e-3]
 
 masked_lm: every line is padded or cut to --tokens, 15 % of its tokens become [MASK], all logits are computed, one learning rate. causal_lm:
 the lines are joined, cut every --tokens tokens, and a small GPT-2 is trained from random weights. Batches of 8, AdamW; the first --lines
 lines of test.txt train, as many of valid.txt judge, as in fullrank's runs. Tokens of padding are no targets, which tutorials often forget.
+--then-sst2 N: what came out is saved, and fine-tuned on the first N sentences of SST-2 for one epoch, batches of 32 at one rate of 1e-4.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=150)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--then-sst2", type=int, metavar="N")
     options = parser.parse_args()
     data = Path(os.environ.get("FULLRANK_DATA", "")) / "wikitext2_valid_test"
     if not (data / "test.txt").is_file():
@@ -64,7 +67,37 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
     seconds = time.perf_counter() - started
-    print(f"perplexity after {options.steps} steps: {perplexity(model, rows['valid.txt']):.1f}; training took {seconds:.0f} s")
+    print(f"perplexity after {options.steps} steps: {perplexity(model, rows['valid.txt']):.1f}; training took {seconds:.0f} s", flush=True)
+    if options.then_sst2:
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            print(f"then SST-2: dev accuracy {fine_tune(folder, tokenizer, data.parent / 'sst2', options.then_sst2):.4f}")
+
+
+def fine_tune(source: str, tokenizer: Any, data: Path, count: int) -> float:
+    """Returns the accuracy on dev after one epoch of the first `count` sentences of train."""
+    from transformers import AutoModelForSequenceClassification
+
+    model: Any = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    splits = {split: [line.split("\t") for line in (data / f"{split}.tsv").read_text(encoding="utf-8").splitlines()] for split in ("train", "dev")}
+    train = random.sample(splits["train"][:count], min(count, len(splits["train"])))
+    num_right = 0
+    for rows, is_training in [(train, True), (splits["dev"], False)]:
+        model.train(is_training)
+        for start in range(0, len(rows), 32):
+            batch = rows[start : start + 32]
+            encoded = tokenizer([text for text, _ in batch], padding=True, truncation=True, max_length=128, return_tensors="pt")
+            labels = torch.tensor([int(label) for _, label in batch])
+            with torch.set_grad_enabled(is_training):
+                output = model(**encoded, labels=labels)
+            if is_training:
+                output.loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            else:
+                num_right += int((output.logits.argmax(-1) == labels).sum())
+    return num_right / len(splits["dev"])
 
 
 def lines(path: Path, count: int) -> list[str]:
