@@ -1,12 +1,13 @@
-"""Every feature of a training under every strategy: as without the strategy, and resumed bit by bit?
+"""Every feature of a training, and every task, under every strategy: as without the strategy, and resumed bit by bit?
 
-    python benchmarks/strategy_matrix.py [--features clipping,freezing,...] [--strategies fsdp2,zero3,...] [--folder DIR]
+    python benchmarks/strategy_matrix.py [--features clipping,freezing,...|tasks] [--strategies fsdp2,zero3,...] [--folder DIR]
 
-Two ranks over gloo, 8 steps of a tiny BERT (or ResNet, or ViT) with an evaluation and a checkpoint in the middle. A cell says: the largest relative
-difference of a loss from the reference; the largest difference of an exported weight from the reference's; whether the same training, gone on with
-from its middle, ends with the same records, weights, optimizer and random states. The reference is one process; for BatchNorm, which sees
-micro-batches, DDP; for `compile` the uncompiled model. Adam's first steps divide gradients near zero by themselves, so a weight may be 1e-3 off
-where a loss is not: SGD here, but for `AdamW`. Exit code 1 if a training failed, was not exact, or a loss is further off than 1e-5 (bf16: 5e-2).
+`--features tasks` takes the tasks' own tiny experiments (tests/tiny_tasks.py); without --features all but them are taken. Two ranks over gloo,
+8 steps of a tiny BERT (or ResNet, or ViT) with an evaluation and a checkpoint in the middle. A cell says: the largest relative difference of a
+loss from the reference; the largest difference of an exported weight from the reference's; whether the same training, gone on with from its
+middle, ends with the same records, weights, optimizer and random states. The reference is one process; for BatchNorm, which sees micro-batches,
+DDP; for `compile` and packed texts the model without them. Adam's first steps divide gradients near zero by themselves, so a weight may be 1e-3
+off where a loss is not: SGD here, but for `AdamW`. Exit code 1 if a training failed, was not exact, or a loss is further off than 1e-5 (bf16: 5e-2).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from forked_experiments import differences, write_image_experiment, write_text_e
 from safetensors.torch import load_file
 
 from tests.engines import told, write_strategies
+from tests.tiny_tasks import TINY_TASKS, write_experiment
 
 STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload")
 STEPS, MIDDLE = 8, 4
@@ -70,8 +72,20 @@ FEATURES = {
     "thawing": Feature(
         (*SGD, "model.freeze=[bert.*]", "train.unfreeze_at={5 steps: [bert.encoder.layer.1.*]}"), without=("zero1", "zero2", *_STAGE_3)
     ),
+    "packed texts": Feature((*SGD, "task.packing=true"), not_in_reference=("task.packing=true",)),
+    "packed texts and compile": Feature(
+        (*SGD, "task.packing=true", "model.compile=true"), not_in_reference=("task.packing=true", "model.compile=true")
+    ),
+    "packed rows": Feature((*SGD, "optimizer.lr=0.05", "task.rows=packed"), "causal_lm"),
+    "packed rows and compile": Feature(
+        (*SGD, "optimizer.lr=0.05", "task.rows=packed", "model.compile=true"), "causal_lm", not_in_reference=("model.compile=true",)
+    ),
     "BatchNorm": Feature((*SGD, "optimizer.lr=0.05"), "image", "ddp"),
     "BatchNorm in bf16": Feature((*SGD, "optimizer.lr=0.05", "train.precision=bf16"), "image", "ddp", close=0.05),
+}
+TASKS = {
+    name: Feature(("optimizer.name=sgd", "optimizer.lr=0.05"), name, without=("zero1", "zero2", *_STAGE_3) if name == "thawing" else ())
+    for name in TINY_TASKS
 }
 
 
@@ -81,7 +95,8 @@ def main(typed: Sequence[str] | None = None) -> int:
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     options = parser.parse_args(typed)
-    features = [name for name in FEATURES if name in options.features.split(",")]
+    chosen = TASKS if options.features == "tasks" else FEATURES | TASKS
+    features = [name for name in chosen if options.features == "tasks" or name in options.features.split(",")]
     strategies = options.strategies.split(",")
     forked.load_engines()
     print("| | " + " | ".join(strategies) + " |")
@@ -102,7 +117,10 @@ def main(typed: Sequence[str] | None = None) -> int:
             (folder / "of_vit").mkdir(exist_ok=True)
             experiments["vit"] = write_image_experiment(folder / "of_vit", STEPS, model=vit, task__channels=3)
         for name in features:
-            feature = FEATURES[name]
+            feature = chosen[name]
+            if feature.kind in TINY_TASKS and feature.kind not in experiments:
+                (folder / "of_tasks" / feature.kind).mkdir(parents=True, exist_ok=True)
+                experiments[feature.kind] = write_experiment(feature.kind, folder / "of_tasks" / feature.kind)
             case = folder / name.replace(" ", "_")
             shutil.rmtree(case, ignore_errors=True)
             words = ["--config", str(experiments[feature.kind]), *SHARED, *feature.words]
