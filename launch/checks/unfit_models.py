@@ -1,9 +1,10 @@
-"""Local models that are there and cannot be loaded, or not for this task: files that are cut off, too few positions, layers they lack."""
+"""Local models that are there and cannot be loaded, or not for this task: files cut off or missing, too few positions, names they lack."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ from launch.config.run_dir import RunDir, read_json
 from launch.config.sources import LocalPath, Source
 from launch.config.tasks import Distill, Multitask
 from launch.sizes.model_files import find_model_folder
-from launch.sizes.model_size import read_header
+from launch.sizes.model_size import read_body_names, read_header
 
 MODEL_FILES = ("config.json", "classifier.json", "network.json")
 """What transformers looks for, what a run of image_classification writes, and what one of other networks writes."""
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+_ONE_BODY = ("text_classification", "text_regression", "glue", "ner", "question_answering", "masked_lm")
+"""Tasks whose network is a body of transformers, under its own name, and one head."""
+
+_HEADS = ("*", "?", "[", "classifier", "cls", "head", "lm_head", "pre_classifier", "qa_outputs", "score", "vocab_")
+"""How patterns begin that may match a parameter of a head."""
 
 _SIZES = ("num_", "n_", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "embedding_size")
 """How the names in a configuration begin whose values count something."""
@@ -44,6 +53,7 @@ def find_unfit_models(experiment: Experiment, model: Source, others: Mapping[str
             yield problem
         elif experiment.task.READS == "texts":
             yield from _too_few_positions(experiment, source, key)
+    yield from _unknown_names(experiment, model)
     if isinstance(experiment.task, Distill):
         yield from _unknown_layers(experiment.task, model)
     yield from _impossible_config(experiment.model.config or {})
@@ -58,11 +68,17 @@ def _folder(path: Path) -> Path | None:
 
 
 def _broken_file(folder: Path, key: str) -> Problem | None:
-    """Returns what is wrong with a model's files: no JSON, or weights that end before they should."""
+    """Returns what is wrong with a model's files: no JSON, or weights that are missing or end before they should."""
     fix = "copy or save the model again"
     for path in (folder / name for name in MODEL_FILES):
         if path.is_file() and read_json(path) is None:
             return Problem(f"{path} is no JSON, or only the beginning of it ({path.stat().st_size} bytes)", key=key, fix=fix)
+    missing = sorted({name for path in folder.glob("*.index.json") for name in _shards(path) if not (folder / name).is_file()})
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return Problem(f"{folder} lacks {missing[0]}{more}, part of the weights", key=key, fix=fix)
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+        return Problem(f"{folder} has no weights", key=key, allowed=f"a file called {', '.join(WEIGHT_FILES)}", fix=fix)
     for path in sorted(folder.glob("model*.safetensors")):
         header, size = read_header(path), path.stat().st_size
         if header is None:
@@ -71,6 +87,24 @@ def _broken_file(folder: Path, key: str) -> Problem | None:
         if size < end:
             return Problem(f"{path} is cut off: {size} bytes of {end}", key=key, fix=fix)
     return None
+
+
+def _shards(index: Path) -> set[str]:
+    """Returns the files that an index of weights names."""
+    names = (read_json(index) or {}).get("weight_map")
+    return {str(name) for name in names.values()} if isinstance(names, dict) else set()
+
+
+def _unknown_names(experiment: Experiment, model: Source) -> Iterator[Problem]:
+    """Yields the patterns of what is frozen that match no name: of a pretrained body by its file, of a head by what heads are called."""
+    is_known = experiment.task.kind in _ONE_BODY and experiment.model.config is None
+    folder = find_model_folder(model) if experiment.model.freeze and is_known else None
+    names = read_body_names(folder) if folder else []
+    for pattern in experiment.model.freeze if names else []:
+        may_be_head = pattern.startswith(_HEADS)
+        if not may_be_head and not any(fnmatchcase(name, pattern) for name in names):
+            allowed = f"names like {names[0]}, {names[len(names) // 2]}, {names[-1]}"
+            yield Problem(f"{pattern!r} matches no parameter", key="model.freeze", allowed=allowed)
 
 
 def _too_few_positions(experiment: Experiment, source: LocalPath, key: str) -> Iterator[Problem]:

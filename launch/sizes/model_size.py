@@ -138,6 +138,13 @@ def read_body(folder: Path) -> tuple[str, dict[str, tuple[int, ...]] | None]:
     return str(config.get("model_type")), body
 
 
+def read_body_names(folder: Path) -> list[str]:
+    """Returns the names of a body's parameters as they are inside a whole model; none where the family or the files are not known."""
+    family = FAMILIES.get(str((read_json(folder / "config.json") or {}).get("model_type")))
+    shapes = read_shapes(folder) if family else None
+    return [_full_name(name, family) for name in shapes if not name.startswith(_OLD_HEADS)] if family and shapes else []
+
+
 def size_of(counts: Mapping[str, int], frozen: Sequence[str], origin: str) -> ModelSize:
     """Returns the size behind {name: number of elements}; layers are what a number in the names counts."""
     layers: dict[str, int] = {}

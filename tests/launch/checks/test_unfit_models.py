@@ -63,6 +63,31 @@ def test_file_that_is_cut_off_is_told_of_a_model_and_of_a_teacher(folder: Path, 
     assert unfit(folder, "model.config={model_type: bert}", name="bert_mlm") == ""  # of the source its tokenizer alone
 
 
+def test_weights_that_are_missing_are_told(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert f"model.source: {folder} has no weights" in unfit(folder)
+    write_weights(folder / "model-00001-of-00002.safetensors")
+    of_names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": of_names}))
+    assert f"model.source: {folder} lacks model-00002-of-00002.safetensors, part of the weights" in unfit(folder)
+    write_weights(folder / "model-00002-of-00002.safetensors")
+    assert unfit(folder) == ""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        ("[nosuch.*]", "'nosuch.*' matches no parameter"),
+        ("[bert.a, bert.b]", "'bert.b' matches no parameter"),
+        ("[bert.*, classifier.*, '*.bias']", ""),  # heads are made later
+    ],
+)
+def test_what_is_frozen_is_in_the_body(folder: Path, patterns: str, found: str) -> None:
+    told = unfit(folder, f"model.freeze={patterns}")
+    assert found in told if found else told == ""
+    assert unfit(folder, f"model.freeze={patterns}", "model.config={model_type: bert}", name="bert_mlm") == ""
+
+
 @pytest.mark.parametrize(("name", "key"), [("bert_sst2", "max_length"), ("bert_mlm", "block_size"), ("ner", "max_length"), ("distill", "max_length")])
 def test_more_tokens_than_positions_are_refused(folder: Path, name: str, key: str) -> None:
     assert f"task.{key}: 513 tokens, but the model {folder} reads at most 512\n    try: task.{key}=512" in unfit(folder, f"task.{key}=513", name=name)
