@@ -11,8 +11,11 @@ from launch.config.sources import HubName, LocalPath, PackageFile, Source, Torch
 from launch.config.tasks import Distill
 from launch.sizes.counted import count_with_torch
 from launch.sizes.lora_size import with_adapters
-from launch.sizes.model_size import ModelSize, UnknownSize, read_body, read_model_size
+from launch.sizes.model_size import HeadKind, ModelSize, UnknownSize, read_body, read_model_size
 from launch.sizes.torchvision_sizes import torchvision_size
+
+_HEADS: dict[str, HeadKind] = {"masked_lm": "words", "ner": "tokens", "question_answering": "tokens"}
+"""task.kind -> what its head judges, where that is not a whole text."""
 
 
 def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | UnknownSize:
@@ -31,7 +34,7 @@ def probe_model_size(experiment: Experiment, source: Source) -> ModelSize | Unkn
     folder = find_model_folder(source)
     if folder is None:
         return UnknownSize("the model has not been fetched yet")
-    size, lora = read_model_size(folder, num_labels, frozen), experiment.model.lora
+    size, lora = read_model_size(folder, num_labels, frozen, _HEADS.get(experiment.task.kind, "texts")), experiment.model.lora
     if isinstance(size, UnknownSize):
         return count_with_torch("transformers", str(folder), num_labels, frozen, lora) if size.is_countable else size
     if lora is None:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from launch.config.run_dir import read_json
+
+HeadKind = Literal["texts", "tokens", "words"]
 
 MAX_HEADER_BYTES = 100_000_000
 """What the safetensors library itself accepts."""
@@ -95,12 +97,15 @@ _OLD_HEADS = ("cls.", "lm_head.", "classifier.", "pre_classifier.", "score.", "q
 """Heads of another task in a pretrained file, which a new head replaces."""
 
 
-def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequence[str] = ()) -> ModelSize | UnknownSize:
-    """Returns the size of the sequence classifier that is made of the model in a folder.
+def read_model_size(
+    folder: Path, num_labels: int | None = None, frozen: Sequence[str] = (), head_kind: HeadKind = "texts"
+) -> ModelSize | UnknownSize:
+    """Returns the size of what is made of the model in a folder: a body with a new head.
 
     Args:
         num_labels: of the new head; None: as config.json says, else 2.
         frozen: shell patterns of the names that are not trained.
+        head_kind: what the head judges: whole texts, each token, or the words that are guessed, whose head an old one may be.
     """
     config = read_json(folder / "config.json")
     if config is None:
@@ -111,10 +116,13 @@ def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequenc
     transformer = read_transformer(config, family)
     if transformer is None:
         return UnknownSize(f"{folder / 'config.json'} lacks one of {', '.join(family.names)}", is_countable=True)
-    head = count_head(transformer.hidden_size, num_labels or len(config.get("id2label") or ()) or 2, family)
+    num_outputs = int(config["vocab_size"]) if head_kind == "words" else num_labels or len(config.get("id2label") or ()) or 2
+    head = count_head(transformer.hidden_size, num_outputs, family, head_kind)
+    has_pooler = family.has_pooler and head_kind == "texts"
     shapes = read_shapes(folder)
     if shapes is None:
-        total = count_from_config(config, transformer, family) + head
+        pooler = transformer.hidden_size * (transformer.hidden_size + 1) if family.has_pooler and not has_pooler else 0
+        total = count_from_config(config, transformer, family) - pooler + head
         if frozen:
             return UnknownSize("what is frozen cannot be counted without the names in a .safetensors file", is_countable=True)
         layer = count_layer(transformer)
@@ -122,7 +130,7 @@ def read_model_size(folder: Path, num_labels: int | None = None, frozen: Sequenc
         return ModelSize(total, total, layer, outside, transformer, f"the formula for {config['model_type']} and {folder / 'config.json'}", head)
     counts = {_full_name(name, family): math.prod(shape) for name, shape in shapes.items() if not name.startswith(_OLD_HEADS)}
     new = head
-    if not family.has_pooler:
+    if not has_pooler:
         counts = {name: count for name, count in counts.items() if ".pooler." not in name}
     elif not any(".pooler." in name for name in counts):
         counts[f"{family.prefix}.pooler.dense"] = transformer.hidden_size * (transformer.hidden_size + 1)
@@ -226,8 +234,12 @@ def count_layer(transformer: Transformer) -> int:
     return 4 * (hidden * hidden + hidden) + 2 * hidden * wide + wide + hidden + 4 * hidden
 
 
-def count_head(hidden: int, num_labels: int, family: Family) -> int:
-    """Returns the parameters of a new classification head."""
+def count_head(hidden: int, num_labels: int, family: Family, kind: HeadKind = "texts") -> int:
+    """Returns the parameters of a new head: of words a dense layer, a LayerNorm and a bias, because its matrix is that of the embeddings."""
+    if kind == "words":
+        return hidden * (hidden + 1) + 2 * hidden + num_labels
+    if kind == "tokens":
+        return (hidden + 1) * num_labels
     return hidden * num_labels + num_labels + (hidden * (hidden + 1) if family.head_is_dense else 0)
 
 

@@ -45,6 +45,14 @@ def test_other_families_have_other_heads(tmp_path):
     assert read_model_size(write_config(tmp_path, distilbert | {"max_position_embeddings": 512})).parameters == 66_955_010
 
 
+def test_heads_of_words_and_of_tokens_have_the_published_sizes(tmp_path):
+    assert read_model_size(write_config(tmp_path, BERT), head_kind="words").parameters == 109_514_298  # BertForMaskedLM of bert-base-uncased
+    assert read_model_size(write_config(tmp_path, BERT), head_kind="tokens").parameters == 108_893_186  # BertForTokenClassification, 2 classes
+    distilbert = {"model_type": "distilbert", "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072}
+    folder = write_config(tmp_path, distilbert | {"max_position_embeddings": 512})
+    assert read_model_size(folder, head_kind="words").parameters == 66_985_530  # DistilBertForMaskedLM
+
+
 def test_the_safetensors_header_counts_and_its_old_head_does_not(tmp_path):
     folder = write_config(tmp_path, BERT | {"num_hidden_layers": 1})
     write_tensors(
