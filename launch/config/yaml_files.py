@@ -56,7 +56,8 @@ def load_yaml(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(Problem(f"not valid YAML: {error.problem or error.context}", where=where)) from error
+        fix = "quotes around what begins with * (YAML takes it for the name of an alias): '*.bias'" if "alias" in (error.context or "") else None
+        raise ConfigError(Problem(f"not valid YAML: {error.problem or error.context}", where=where, fix=fix)) from error
     except yaml.YAMLError as error:
         raise ConfigError(Problem(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path))) from error
     except RecursionError as error:

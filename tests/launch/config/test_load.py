@@ -249,6 +249,7 @@ def test_origins_name_file_and_line(experiment_file):
         ("a: !!python/object:os.system x\n", "not valid YAML: could not determine a constructor"),
         ("a:\t- b\n", "not valid YAML"),
         ("a: x\0y\n", "tiny.yaml: not valid YAML: unacceptable character #x0000"),
+        ("a: [*.bias]\n", "quotes around what begins with *"),
         ("a: &a [*a]\n", "tiny.yaml: a value contains itself, or is nested too deeply"),
         ("a: " + "[" * 3000, "tiny.yaml: a value contains itself, or is nested too deeply"),
     ],
