@@ -154,7 +154,7 @@ def _draw_metric(axes: Axes, judged: Records, metric: str, mode: str) -> None:
     axes.annotate(
         f"best {values[best]:.4f} at step {steps[best]:,}",
         (steps[best], values[best]),
-        xytext=(-11 if right else 11, 0),
+        xytext=(-8 if right else 8, 13 if mode == "max" else -13),  # on the side where no other point is
         textcoords="offset points",
         ha="right" if right else "left",
         va="center",
@@ -162,7 +162,7 @@ def _draw_metric(axes: Axes, judged: Records, metric: str, mode: str) -> None:
         fontweight="bold",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )
-    axes.margins(y=0.2)
+    axes.margins(y=0.25)
     axes.set(title=f"Validation {metric}")
 
 

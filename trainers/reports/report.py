@@ -130,9 +130,11 @@ def _worst(run: RunDir) -> str:
     for split in SPLITS:
         evaluation = read_json(run.evaluations / f"{split}.json") or {}
         if evaluation.get("worst"):
-            rows = [_worst_row(sample) for sample in evaluation["worst"]]
+            rows = [("loss", "true", "predicted", "sample", "index"), *(_worst_row(sample) for sample in evaluation["worst"])]
+            filled = [column for column in zip(*rows, strict=True) if any(column[1:])]  # not every task has classes
+            titles, *cells = zip(*filled, strict=True)
             told = f"The samples of the {split} split with the highest losses, at step {evaluation['step']:,}: look here for wrong labels first."
-            return f"## Worst samples\n\n{told}\n\n" + table(("loss", "true", "predicted", "sample", "index"), rows)
+            return f"## Worst samples\n\n{told}\n\n" + table(titles, cells)
     return ""
 
 

@@ -180,6 +180,13 @@ def test_the_worst_samples_are_shown_as_they_are_and_never_as_markup(tmp_path: P
     assert not any(name.startswith("on") for name in page.attributes)
 
 
+def test_columns_that_no_worst_sample_fills_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    worst = [{"index": 3, "loss": 4.25, "label": None, "predicted": None, "shown": "Who?"}]
+    write_json(run.evaluations / "test.json", (read_json(run.evaluations / "test.json") or {}) | {"worst": worst})
+    assert "| loss | sample | index |\n| --- | --- | --- |\n| 4.2500 | Who? | 3 |" in write_report(run).read_text()
+
+
 def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     write_report(run)
