@@ -35,17 +35,18 @@ def draw_masks(path: Path, rows: Sequence[tuple[Tensor, ...]], label_names: Sequ
         rows: pixels, uint8 [C, H, W], and masks, [H, W], each.
     """
     figure, panels = _panels([row[0] for row in rows], titles)
-    areas: dict[int, int] = {}
+    areas = np.bincount(np.concatenate([mask.numpy().ravel() for _, *masks in rows for mask in masks]), minlength=IGNORED + 1)[:IGNORED]
+    by_area = np.argsort(-areas, kind="stable")
+    colours = np.zeros((IGNORED + 1, 3))
+    colours[by_area] = [colour_of(rank) for rank in range(IGNORED)]  # what covers most stands first, and its neighbours look most unlike
     for axes, (pixels, *masks) in zip(panels, rows, strict=True):
         plain = _as_picture(pixels)
         axes[0].imshow(plain)
         for panel, mask in zip(axes[1:], masks, strict=True):
-            panel.imshow(_coloured(plain, mask.numpy()))
-            for number, count in zip(*np.unique(mask.numpy(), return_counts=True), strict=True):
-                areas[int(number)] = areas.get(int(number), 0) + int(count)
-    named = sorted((number for number in areas if number != IGNORED), key=lambda number: -areas[number])[:_MOST_NAMED]
+            panel.imshow(_coloured(plain, mask.numpy(), colours))
+    named = [int(number) for number in by_area[:_MOST_NAMED] if areas[number]]
     figure.legend(
-        handles=[Patch(color=colour_of(number), label=label_names[number]) for number in named],
+        handles=[Patch(color=colours[number], label=label_names[number]) for number in named],
         loc="outside lower center",
         ncols=min(3 * len(titles) // 2, max(len(named), 1)),  # names of 20 letters fit
         frameon=False,
@@ -102,12 +103,11 @@ def _as_picture(pixels: Tensor) -> NDArray[np.uint8]:
     return np.asarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
-def _coloured(plain: NDArray[np.uint8], mask: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Returns the picture in grey under the colours of its categories, float [H, W, 3] from 0 to 1; grey alone where none is known."""
+def _coloured(plain: NDArray[np.uint8], mask: NDArray[np.integer[Any]], colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the picture in grey under the colours of its categories, [256, 3], as float [H, W, 3] from 0 to 1; grey alone where none is known."""
     grey = np.repeat(plain.mean(axis=2, keepdims=True) / 255, 3, axis=2)
-    table = np.array([colour_of(number) for number in range(IGNORED + 1)])
     strength = np.where(mask == IGNORED, 0.0, _OPACITY)[:, :, None]
-    return grey * (1 - strength) + table[mask] * strength
+    return grey * (1 - strength) + colours[mask] * strength
 
 
 def _save(figure: Figure, path: Path) -> None:
