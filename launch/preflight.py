@@ -118,7 +118,13 @@ def check_offload(plan: LaunchPlan, probe: Probe) -> list[Problem]:
 
 
 def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
-    return [plan.loaded.problem(key, f"there is no {path}{_meant(key, probe)}", fix="check the path") for key, path in probe.missing_paths.items()]
+    may_be_null = ("data.splits.validation", "data.splits.test")
+    return [
+        plan.loaded.problem(
+            key, f"there is no {path}{_meant(key, probe)}", fix="check the path" + (f"; {key}=null for none" if key in may_be_null else "")
+        )
+        for key, path in probe.missing_paths.items()
+    ]
 
 
 def check_code_files(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:

@@ -21,6 +21,7 @@ from launch.config.errors import Problem
 from launch.config.experiment import Experiment
 from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
+from launch.config.row_files import file_of_split
 from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
 from launch.gpus import Gpu, probe_gpus
 from launch.near_paths import find_near_paths
@@ -287,7 +288,9 @@ def _missing_paths(experiment: Experiment, model: Source, data: Source, others: 
     paths = {key: source.path for key, source in named.items() if isinstance(source, LocalPath)}
     if isinstance(data, LocalPath) and data.path.is_dir():
         splits = {f"data.splits.{name}": value for name, value in experiment.data.splits.model_dump().items()}
-        paths |= {key: data.path / value for key, value in splits.items() if value and Path(value).suffix and not _is_pattern(value)}
+        files = {key: file_of_split(data.path, value, experiment.data) for key, value in splits.items() if value and not _is_pattern(value)}
+        are_files = any(files.values())  # then all of them are, and none is a name of the hub's
+        paths |= {key: file or data.path / splits[key] for key, file in files.items() if are_files or Path(splits[key]).suffix}
     return {key: path for key, path in paths.items() if not path.exists()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
-from launch.config.row_files import FORMATS_BY_ENDING
+from launch.config.row_files import file_of_split
 from launch.config.sources import HubName
 from trainers.reading.columns import ArrowColumn, Indices
 from trainers.reading.readers import read_file
@@ -106,21 +106,16 @@ def _read_single_file(path: Path, data: Data, wanted: Mapping[str, str], fields:
 
 
 def _read_folder(folder: Path, data: Data, wanted: Mapping[str, str], fields: Fields, bad_rows: BadRows) -> dict[str, Split]:
-    """Named files are read as they are; split names are left to the hub's rules for folders."""
-    files = {split: _file_of_split(folder, name, data) for split, name in wanted.items()}
+    """Named files are read as they are, all or none; split names are left to the hub's rules for folders."""
+    files = {split: file_of_split(folder, name, data) for split, name in wanted.items()}
     splits = {split: read_file(path, data, fields, bad_rows) for split, path in files.items() if path is not None}
     names = {split: name for split, name in wanted.items() if split not in splits}
     for split, name in names.items():
-        if Path(name).suffix or data.format not in ("auto", "hub"):
+        if splits or Path(name).suffix or data.format not in ("auto", "hub"):
             there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-            raise ConfigError(Problem(f"there is no {folder / name}", key=f"data.splits.{split}", allowed=f"a file of the folder: {there}"))
-    return splits | (_read_hub(str(folder), None, str(folder), names, fields) if names else {})
-
-
-def _file_of_split(folder: Path, name: str, data: Data) -> Path | None:
-    """Returns the file that a split's name means: itself, or `train` with the ending of data.format."""
-    endings = [ending for ending, reader in FORMATS_BY_ENDING.items() if reader == data.format]
-    return next((path for path in (folder / name, *(folder / f"{name}{ending}" for ending in endings)) if path.is_file()), None)
+            allowed = f"a file of the folder: {there}" + ("" if split == "train" else "; or null")
+            raise ConfigError(Problem(f"there is no {folder / name}", key=f"data.splits.{split}", allowed=allowed))
+    return _read_hub(str(folder), None, str(folder), names, fields) if names else splits
 
 
 def _read_hub(name: str, configuration: str | None, shown: str, wanted: Mapping[str, str], fields: Fields) -> dict[str, Split]:

@@ -34,6 +34,12 @@ def row_format(path: Path, data: Data) -> str | None:
     return FORMATS_BY_ENDING.get(path.suffix.lower()) if data.format == "auto" else data.format
 
 
+def file_of_split(folder: Path, name: str, data: Data) -> Path | None:
+    """Returns the file that a split's name means: itself, or `train` with the ending of data.format; None where there is none."""
+    endings = [ending for ending, reader in FORMATS_BY_ENDING.items() if reader == data.format]
+    return next((path for path in (folder / name, *(folder / f"{name}{ending}" for ending in endings)) if path.is_file()), None)
+
+
 def kind_problem(path: Path, data: Data) -> Problem | None:
     """Returns what is wrong with a file that begins unlike its format; None where its first bytes may be right.
 

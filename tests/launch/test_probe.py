@@ -124,6 +124,16 @@ def test_missing_local_files_are_named_by_key(experiment_file, tmp_path):
     assert answers.missing_paths == {"model.source": tmp_path / "model", "data.splits.validation": tmp_path / "data" / "dev.tsv"}
 
 
+def test_where_one_split_is_a_file_all_are(experiment_file, tmp_path):
+    (tmp_path / "data").mkdir()
+    overrides = [f"data.source={tmp_path}/data", "data.splits.train=train.tsv", "data.splits.test=test", f"model.source={tmp_path}"]
+    experiment = load_experiment(str(experiment_file), overrides).experiment
+    assert "data.splits.test" not in probe_experiment(experiment, tmp_path / "run", experiment_file).missing_paths
+    (tmp_path / "data" / "train.tsv").write_text("")
+    missing = probe_experiment(experiment, tmp_path / "run", experiment_file).missing_paths
+    assert missing["data.splits.test"] == tmp_path / "data" / "test"
+
+
 def test_a_mistyped_folder_is_told_of_the_one_that_is_there(experiment_file, tmp_path, monkeypatch):
     (tmp_path / "reviews").mkdir()
     monkeypatch.chdir(tmp_path)

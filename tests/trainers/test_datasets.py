@@ -201,6 +201,12 @@ def test_a_file_of_a_split_that_is_not_there_lists_the_folder(tmp_path: Path) ->
         read(tmp_path, splits={"train": "train.tsv", "validation": None})
 
 
+def test_a_split_that_is_no_file_beside_one_that_is(tmp_path: Path) -> None:
+    written(tmp_path, "dev.tsv", "text\tlabel\na\t1\n")
+    with pytest.raises(ConfigError, match=r"data.splits.test: there is no .*/test\n    allowed: a file of the folder: dev.tsv; or null"):
+        read(tmp_path, splits={"train": "dev.tsv", "validation": None, "test": "test"})
+
+
 def test_a_data_set_that_is_not_cached_is_said_so_while_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
