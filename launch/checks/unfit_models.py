@@ -77,7 +77,8 @@ def _broken_file(folder: Path, key: str) -> Problem | None:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return Problem(f"{folder} lacks {missing[0]}{more}, part of the weights", key=key, fix=fix)
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+    is_model = any((folder / name).is_file() for name in MODEL_FILES)
+    if is_model and not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         return Problem(f"{folder} has no weights", key=key, allowed=f"a file called {', '.join(WEIGHT_FILES)}", fix=fix)
     for path in sorted(folder.glob("model*.safetensors")):
         header, size = read_header(path), path.stat().st_size

@@ -16,7 +16,7 @@ from launch.backends import BACKENDS
 from launch.backends.local import Ended
 from launch.cli.closing import closing_facts, print_closing
 from launch.cli.planning import make_plan, plan_again
-from launch.cli.show import plan_headline, print_plan
+from launch.cli.show import plan_facts, plan_headline, print_plan, say_problems
 from launch.config.errors import EXIT_DONE, ConfigError, FullrankError, Problem, StateError
 from launch.config.new_run import new_run_id
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
@@ -70,12 +70,16 @@ def write_start(base: Path, path: Path, words: Sequence[str], how: How) -> None:
 
 def print_stages(pipeline: Pipeline, how: How, base: Path, as_json: bool) -> int:
     """Prints the plan of every stage; returns the exit code of the first that would not start, else 0."""
+    planned = plan_stages(pipeline, how, base)
+    if as_json:
+        facts = [{"stage": stage.name, "begins_with": dict(stage.begins_with)} | plan_facts(plan, probe) for stage, plan, probe in planned]
+        print(json.dumps({"pipeline": str(base), "stages": facts}, indent=2, ensure_ascii=False))
     codes = []
-    for stage, plan, probe in plan_stages(pipeline, how, base):
+    for stage, plan, probe in planned:
         begins = "".join(f", its {key} the model of stage {name}" for key, name in stage.begins_with.items())
         print(f"== stage {stage.number} of {len(pipeline.stages)}: {stage.name}{begins}", file=sys.stderr if as_json else sys.stdout)
-        codes.append(print_plan(plan, probe, as_json))
-        print(flush=True)
+        codes.append(say_problems(plan, probe) if as_json else print_plan(plan, probe, as_json=False))
+        print(flush=True, file=sys.stderr if as_json else sys.stdout)
     return next((code for code in codes if code), EXIT_DONE)
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError
@@ -20,11 +21,20 @@ from launch.sizes.memory_plan import memory_rows
 
 def print_plan(launch_plan: LaunchPlan, probe: Probe, as_json: bool) -> int:
     """Prints a plan to stdout, and what would keep it from starting to stderr; returns the exit code of the check, 0 if it would start."""
-    files = render_files(launch_plan, probe)
     if as_json:
-        print(json.dumps(describe_plan(launch_plan) | {"files": files}, indent=2, ensure_ascii=False))
+        print(json.dumps(plan_facts(launch_plan, probe), indent=2, ensure_ascii=False))
     else:
-        print(plan_text(launch_plan, files))
+        print(plan_text(launch_plan, render_files(launch_plan, probe)))
+    return say_problems(launch_plan, probe)
+
+
+def plan_facts(launch_plan: LaunchPlan, probe: Probe) -> dict[str, Any]:
+    """Returns a plan for programs: plan.json, and the files that would be written."""
+    return describe_plan(launch_plan) | {"files": render_files(launch_plan, probe)}
+
+
+def say_problems(launch_plan: LaunchPlan, probe: Probe) -> int:
+    """Prints to stderr what would keep a plan from starting; returns the exit code of the check, 0 if it would start."""
     try:
         preflight(launch_plan, probe)
     except FullrankError as error:

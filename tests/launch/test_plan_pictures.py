@@ -73,7 +73,7 @@ def test_sync_batch_norm_needs_gpus(planned):
 def test_deepspeed_cannot_thaw_and_the_plan_says_so(planned):
     thawing = ("model.freeze=[layer1.*]", "train.duration=2 epochs", "train.unfreeze_at={1 epoch: ['*']}")
     assert list(planned(*thawing).experiment.train.unfreeze_at.values()) == [["*"]]
-    with pytest.raises(ConfigError, match=r"train\.unfreeze_at: DeepSpeed divides at the start what is trained then"):
+    with pytest.raises(ConfigError, match=r"train\.unfreeze_at=\{1 epoch: \['\*'\]\}: DeepSpeed divides at the start what is trained then"):
         planned(*thawing, strategy=load_strategy("zero2"), num_gpus=2, processes=2)
 
 

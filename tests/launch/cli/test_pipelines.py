@@ -82,6 +82,15 @@ def test_plan_and_dry_run_show_every_stage_and_write_nothing(fullrank, pipeline_
     assert not base.parent.exists()
 
 
+def test_the_plan_for_programs_is_one_document(fullrank, pipeline_file, base) -> None:
+    answer = fullrank("plan", pipeline_file, "--run-dir", base, "--json")
+    assert answer.code == 0, answer.err
+    facts = json.loads(answer.out)
+    assert facts["pipeline"] == str(base)
+    assert [(stage["stage"], stage["begins_with"]) for stage in facts["stages"]] == [("first", {}), ("second", {"model.source": "first"})]
+    assert all("attempts/0001/command.sh" in stage["files"] for stage in facts["stages"])
+
+
 def test_what_is_wrong_with_any_stage_is_said_in_its_place_before_the_first_starts(fullrank, pipeline_file, base) -> None:
     pipeline_file.write_text(FILE.replace("first: {experiment: ./tiny.yaml}", "first: {experiment: ./tiny.yaml, overrides: {optimizer.lr: fast}}"))
     for verb in ("run", "check"):
