@@ -20,6 +20,15 @@ Samples = NDArray[np.int16]
 UNKNOWN_SIZE = 0x7FF00000
 """Bytes of sound from which on a header tells no size: who writes to a pipe puts the largest number there, or one near it."""
 
+FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE", "VORBIS", "OPUS"})
+"""libsndfile's names of what is kept, or decoded, as fractions of full scale.
+
+Asked for whole numbers it cuts off what stands behind the point of the first two, and lets the others wrap around beyond full scale.
+"""
+
+MAX_PEAK = 4.0
+"""Of fractions; what was mixed or decoded reaches a little beyond 1 and is cut off there, what reaches further was never scaled."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -49,13 +58,18 @@ def read_recording(value: Any, options: SpeechCtc) -> Recording:
         return _unusable("there is no recording")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            samples, rate = file.read(dtype="int16", always_2d=True), file.samplerate
+            dtype, rate = "float64" if file.subtype in FLOAT_SUBTYPES else "int16", file.samplerate
+            samples = file.read(dtype=dtype, always_2d=True)
             missing = _missing(file.extra_info, file.frames, len(samples))
     except (OSError, RuntimeError, soundfile.SoundFileError) as error:
         return _unusable(f"cannot be read as a recording: {_reason(error)}")
     if missing:
         return _unusable(f"is cut off: {missing}")
     conversions = []
+    if samples.dtype != np.int16:
+        if problem := _scale_problem(samples):
+            return _unusable(problem)
+        samples = _rounded(samples * 2**15)
     if samples.shape[1] > 1:
         if not options.mix_channels:
             return _unusable(f"has {samples.shape[1]} channels, and the network hears one; task.mix_channels=true averages them")
@@ -99,6 +113,14 @@ def _missing(log: str, num_said: int, num_read: int) -> str | None:
     if there + 1 < said < UNKNOWN_SIZE:
         return f"its header says {said} bytes of sound, and {there} are there"
     return f"its header says {num_said} samples, and {num_read} are there" if num_read < 0.99 * num_said < UNKNOWN_SIZE else None
+
+
+def _scale_problem(fractions: NDArray[np.float64]) -> str | None:
+    """Returns why samples cannot be taken as fractions of full scale, None if they can."""
+    peak = np.abs(fractions).max(initial=0.0)
+    if not np.isfinite(peak):
+        return "has samples that are no finite numbers"
+    return f"has samples up to {peak:g}, and full scale is 1: divide them by what they were multiplied by" if peak > MAX_PEAK else None
 
 
 def _unusable(problem: str) -> Recording:

@@ -68,6 +68,42 @@ def test_a_recording_that_ends_too_early_is_not_learned(ending: str, missing: st
     assert re.match(f"is cut off: its header says {missing}", str(read_recording(str(path), options()).problem))
 
 
+@pytest.mark.parametrize("ending", ["wav", "aiff", "w64"])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_fractions_of_full_scale_are_the_samples_that_whole_numbers_are(ending: str, subtype: str, tmp_path: Path):
+    samples = 0.4 * np.sin(np.arange(800))
+    soundfile.write(tmp_path / "whole.wav", samples, 8000, subtype="PCM_16")
+    soundfile.write(tmp_path / f"float.{ending}", samples, 8000, subtype=subtype)
+    whole, fractions = (read_recording(str(tmp_path / name), options()) for name in ("whole.wav", f"float.{ending}"))
+    assert fractions.problem is None
+    assert np.abs(fractions.samples.astype(int) - whole.samples).max() <= 1
+    assert whole.samples.max() == pytest.approx(0.4 * 2**15, abs=5)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS", "FLOAT"])
+def test_what_is_louder_than_full_scale_is_cut_off_and_does_not_wrap_around(subtype: str, tmp_path: Path):
+    path, square = tmp_path / ("a.wav" if subtype == "FLOAT" else "a.ogg"), np.sign(np.sin(np.arange(8000) * 0.3))
+    soundfile.write(path, square * (1.2 if subtype == "FLOAT" else 1), 8000, subtype=subtype)
+    samples = read_recording(str(path), options()).samples
+    assert samples.max() == 2**15 - 1
+    assert np.abs(np.diff(samples.astype(int)))[np.diff(square) == 0].max() < 2**15
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.nan, "has samples that are no finite numbers"),
+        (np.inf, "has samples that are no finite numbers"),
+        (12000.0, "has samples up to 12000, and full scale is 1: divide them by what they were multiplied by"),
+    ],
+)
+def test_fractions_that_were_never_scaled_or_are_no_numbers_are_not_learned(value: float, problem: str, tmp_path: Path):
+    samples = np.full(800, 0.5)
+    samples[5] = value
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    assert read_recording(str(tmp_path / "a.wav"), options()).problem == problem
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 1601])
 def test_a_recording_written_to_a_pipe_says_no_size_and_is_whole(size: int, tmp_path: Path):
     path = write_recording(tmp_path / "a.wav", "a")
