@@ -29,7 +29,7 @@ from launch.cli.options import (
     StrategyName,
     default_run_root,
 )
-from launch.cli.pipelines import How, plan_pipeline
+from launch.cli.pipelines import plan_pipeline
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline
 from launch.cli.tables import table
@@ -38,6 +38,7 @@ from launch.config.errors import EXIT_CONFIG, EXIT_DONE, EXIT_PREFLIGHT, Problem
 from launch.config.own_code import own_modules
 from launch.config.pipeline import find_pipeline
 from launch.machine import ask_environment, ask_machine
+from launch.pipeline_runs import How
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import run_checks

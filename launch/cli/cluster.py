@@ -50,7 +50,7 @@ def _init(name: str, partition: str | None) -> None:
 def _show(name: str | None, as_json: bool) -> None:
     """Prints every key with its value and meaning; without a name, the cluster files there are."""
     if name is None:
-        print("\n".join(cluster_names()))
+        print(json.dumps({"clusters": list(cluster_names())}, indent=2) if as_json else "\n".join(cluster_names()))
         return
     loaded = load_cluster(name)
     values = loaded.cluster.model_dump(mode="json")

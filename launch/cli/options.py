@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launch.config.errors import ConfigError, FullrankError, Problem
+from launch.config.errors import ConfigError, FullrankError, Problem, StateError
+from launch.config.pipeline_dir import find_base, stage_runs
 from launch.config.run_dir import RunDir, find_run
 from launch.launchers import LAUNCHERS
 
@@ -61,9 +62,18 @@ def chosen_run(name: str, run_root: Path | None) -> RunDir:
     """Returns the run that was named.
 
     Raises:
-        StateError: none or several are called so.
+        StateError: none or several are called so, or it is a pipeline.
     """
-    return find_run(name, run_root or default_run_root())
+    root = run_root or default_run_root()
+    try:
+        return find_run(name, root)
+    except StateError:
+        base = find_base(name, root)
+        if base is None:
+            raise
+        stages = ", ".join(str(run.path) for run in stage_runs(base)) or "none has begun"
+        problem = Problem("is a pipeline, and its stages are runs", str(base), allowed=stages, fix=f"fullrank status {base}")
+        raise StateError(problem) from None
 
 
 def complete_cluster(incomplete: str) -> list[str]:

@@ -17,10 +17,11 @@ from launch.cli.options import (
     StrategyName,
     default_run_root,
 )
-from launch.cli.pipelines import How, run_pipeline
+from launch.cli.pipelines import run_pipeline
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import print_plan
 from launch.config.pipeline import find_pipeline
+from launch.pipeline_runs import How
 
 
 def plan(

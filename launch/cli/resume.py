@@ -12,10 +12,11 @@ from launch.backends import BACKENDS
 from launch.cli.closing import print_closing
 from launch.cli.options import Json, LauncherName, Nodes, Overrides, ProcessesPerNode, RunName, RunRoot, chosen_run, default_run_root
 from launch.cli.output import code_kept
-from launch.cli.pipelines import base_of_stage, find_base, resume_pipeline, was_submitted
+from launch.cli.pipelines import resume_pipeline
 from launch.cli.planning import plan_again
 from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import ConfigError, Problem, StateError
+from launch.config.pipeline_dir import base_of_stage, find_base, was_submitted
 from launch.config.run_dir import RunDir, read_json
 from launch.plan_experiment import ExperimentPlan
 from launch.preflight import preflight

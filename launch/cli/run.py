@@ -28,12 +28,13 @@ from launch.cli.options import (
     default_run_root,
 )
 from launch.cli.output import code_kept
-from launch.cli.pipelines import How, run_pipeline
+from launch.cli.pipelines import run_pipeline
 from launch.cli.planning import parse_target, plan_target
 from launch.cli.show import plan_headline, print_plan
 from launch.config.errors import ConfigError, PreflightError, Problem
 from launch.config.modes import PLAIN, parse_mode
 from launch.config.pipeline import find_pipeline
+from launch.pipeline_runs import How
 from launch.preflight import preflight
 from launch.scheduler.allocation import is_login_node, read_allocation
 

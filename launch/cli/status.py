@@ -15,6 +15,7 @@ from launch.cli.options import Json, RunRoot, chosen_run, complete_run, default_
 from launch.cli.tables import table
 from launch.config.errors import Problem
 from launch.config.metrics import Record, last_records, read_metrics
+from launch.config.pipeline_dir import find_base, stage_names, stage_runs
 from launch.runs import ALIVE, RunState, Unreadable, list_runs, read_run
 from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
@@ -29,6 +30,9 @@ def status(
     if run is not None and (sweep := find_sweep(run, run_root or default_run_root())):
         print_sweep(sweep, as_json)
         return
+    if run is not None and not Path(run).is_dir() and (base := find_base(run, run_root or default_run_root())):
+        print_pipeline(base, as_json)
+        return
     if run is not None:
         state = read_run(chosen_run(run, run_root))
         print(json.dumps(_facts(state), indent=2) if as_json else "\n".join(one_run(state)))
@@ -42,6 +46,21 @@ def status(
         _warn_of([state.problem for state in states if isinstance(state, Unreadable)])
     else:
         print(f"no runs under {root}\n    try: fullrank run quickstart", file=sys.stderr)
+
+
+def print_pipeline(base: Path, as_json: bool) -> None:
+    """Prints how far each stage of a pipeline is."""
+    begun = {run.path.name.rpartition("-")[2]: run for run in stage_runs(base)}
+    states = {name: read_run(run) for name, run in begun.items() if run.status.is_file()}
+    left = [name for name in stage_names(base) if name not in states]
+    if as_json:
+        stages = [{"stage": name} | _facts(state) for name, state in states.items()] + [{"stage": name, "state": None} for name in left]
+        print(json.dumps({"pipeline": str(base), "stages": stages}, indent=2))
+        return
+    rows = [(name, state.state, _progress(state.status), str(state.run.path)) for name, state in states.items()]
+    print("\n".join(table([("STAGE", "STATE", "STEP", "RUN"), *rows, *((name, "not begun", "", "") for name in left)])))
+    if left or any(state.state != "completed" for state in states.values()):
+        print(f"go on with: fullrank resume {base}", file=sys.stderr)
 
 
 def _warn_of(problems: Sequence[Problem]) -> None:

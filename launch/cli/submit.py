@@ -30,13 +30,13 @@ from launch.cli.options import (
     chosen_cluster,
     default_run_root,
 )
-from launch.cli.pipelines import How
 from launch.cli.planning import Target, parse_target, plan_again, plan_target
 from launch.cli.show import plan_headline
 from launch.config.cluster import LoadedCluster, load_cluster
 from launch.config.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, Problem, StateError
 from launch.config.pipeline import find_pipeline
 from launch.config.run_dir import RunDir, State
+from launch.pipeline_runs import How
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
 from launch.probe import Probe, probe_machine

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends import slurm as backend
-from launch.cli.pipelines import How, checked_plan, collecting, is_done, new_base, raise_all, read_start, write_start
+from launch.cli.pipelines import checked_plan, collecting, new_base, raise_all
 from launch.cli.submit import announce, make_job, submit_again
 from launch.config.cluster import LoadedCluster
 from launch.config.errors import FullrankError
@@ -18,6 +18,7 @@ from launch.config.load import load_experiment
 from launch.config.pipeline import Pipeline, Stage, load_pipeline, typed_for
 from launch.config.run_dir import RunDir
 from launch.config.sources import LocalPath
+from launch.pipeline_runs import How, read_start, write_start
 from launch.plan import Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.probe import ExperimentProbe, Machine
@@ -57,7 +58,7 @@ def submit_pipeline(
     if dry_run:
         print("\n".join(render_sbatch(job) for job, _ in jobs), end="")
         return []
-    write_start(base, path, words, how)
+    write_start(pipeline, base, words, how)
     submitted: list[backend.Submitted] = []
     try:
         for job, probe in jobs:
@@ -76,13 +77,13 @@ def resume_submitted(base: Path, words: Sequence[str], changes: Mapping[str, Any
     Raises:
         StateError: all stages are done, or one is in the queue.
     """
-    pipeline, _ = read_start(base, words)
-    typed = typed_for([stage.name for stage in pipeline.stages], words)
-    left = [stage for stage in pipeline.stages if not is_done(pipeline, base, stage)]
+    started = read_start(base, words)
+    typed = typed_for([stage.name for stage in started.pipeline.stages], words)
     submitted: list[backend.Submitted] = []
-    for stage in left:
-        run = RunDir(pipeline.stage_dir(base, stage))
-        again = submit_again(run, typed[stage.name], **changes, force=force, dry_run=dry_run, before=_before(submitted))
+    for stage in started.pipeline.stages:
+        if started.standing(stage) == "done":
+            continue
+        again = submit_again(started.run_of(stage), typed[stage.name], **changes, force=force, dry_run=dry_run, before=_before(submitted))
         submitted += [again] if again else []
     if submitted:
         _announce_all(submitted, base, as_json)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import MOST_NAME_CHARACTERS, NAME_PATTERN, Experiment
-from launch.config.load import Origin, find_shipped, load_file, raw_value
+from launch.config.load import Origin, find_shipped, flatten, load_file, raw_value
 from launch.config.sections import Section
 from launch.config.yaml_files import load_yaml
 
@@ -123,6 +123,11 @@ def load_pipeline(path: Path, words: Sequence[str] = (), folder: Path | None = N
         typed_values = {key: value for key, _, value in (word.partition("=") for word in typed[name])}
         in_words = {key: typed_values[key] for key in MODEL_KEYS if typed_values.get(key, "").startswith(FROM_STAGE)}
         references = {key: text for key, text in in_file.items() if key not in typed_values} | in_words
+        problems += [
+            Problem(f"{text} stands inside a block", document.where(("stages", name, "overrides", key.split(".")[0])), fix=f"a line '{key}: {text}'")
+            for key, text in flatten({key: value for key, value in values.items() if isinstance(value, dict)}).items()
+            if key in MODEL_KEYS and str(text).startswith(FROM_STAGE)
+        ]
         begins_with = {key: text.removeprefix(FROM_STAGE) for key, text in references.items()}
         for key, other in begins_with.items():
             if other not in names[: number - 1]:

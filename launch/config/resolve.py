@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from launch.config.durations import Duration
 from launch.config.errors import ConfigError, Problem
@@ -181,9 +182,20 @@ def _freezing_problems(loaded: LoadedExperiment) -> list[Problem]:
     late = [when for when in train.unfreeze_at if when.unit == train.duration.unit and when.amount >= train.duration.amount]
     problems += [loaded.problem(key, f"{when} never comes: training ends after {train.duration}", allowed="an earlier time") for when in late]
     never = [pattern for patterns in train.unfreeze_at.values() for pattern in patterns if not any(_may_meet(pattern, other) for other in freeze)]
+    twice = _thawed_twice(train.unfreeze_at)
+    problems += [loaded.problem(key, f"{pattern!r} has thawed before {when}", fix="delete one of the two") for when, pattern in twice]
     allowed = f"parts of what model.freeze freezes: {', '.join(freeze)}"
     problems += [loaded.problem(key, f"{pattern!r} matches nothing that model.freeze freezes", allowed) for pattern in never if freeze]
     return problems
+
+
+def _thawed_twice(unfreeze_at: Mapping[Duration, Sequence[str]]) -> Iterator[tuple[Duration, str]]:
+    """Yields the patterns whose every name has thawed earlier; nothing where times are of several units, which only the data put in order."""
+    thawed: list[str] = []
+    if len({when.unit for when in unfreeze_at}) == 1:
+        for when, patterns in sorted(unfreeze_at.items(), key=lambda item: item[0].amount):
+            yield from ((when, pattern) for pattern in patterns if any(fnmatchcase(pattern, earlier) for earlier in thawed))
+            thawed += patterns
 
 
 def _may_meet(pattern: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.config.errors import ConfigError, Problem
-from launch.config.run_dir import RunDir, find_run
+from launch.config.run_dir import RunDir, find_run, read_json
 
 if TYPE_CHECKING:
     from launch.config.experiment import Model
@@ -125,9 +125,9 @@ def find_source(text: str, key: str) -> Source:
     if not run.resolved.is_file():
         return LocalPath(path)
     if not run.model.is_dir():
-        raise ConfigError(
-            Problem(f"the run {path} has no finished model", key=key, fix=f"fullrank resume {path}, or a checkpoint of it: {run.checkpoints}/...")
-        )
+        is_gone = (read_json(run.status) or {}).get("state") == "completed"
+        what, fix = ("is completed, and its model is gone", "bring it back") if is_gone else ("has no finished model", f"fullrank resume {path}")
+        raise ConfigError(Problem(f"the run {path} {what}", key=key, fix=f"{fix}, or a checkpoint of it: {run.checkpoints}/..."))
     return LocalPath(run.model)
 
 

@@ -73,6 +73,67 @@ def test_resume_between_two_stages_starts_the_next_and_repeats_nothing(fullrank,
     assert state(base.with_name("id.1-first")) == ("completed", 1)
 
 
+def test_a_dry_resume_plans_what_is_left_as_it_would_go_on(fullrank, pipeline_file, base, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_END", "stop")
+    fullrank("run", pipeline_file, "--run-dir", base)
+    monkeypatch.delenv("FAKE_END")
+    dry = fullrank("resume", base, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "== stage 1 of 2: first, attempt 2\n" in dry.out
+    assert "== stage 2 of 2: second, its model.source the model of stage first\n" in dry.out
+    fullrank("resume", base)
+    shutil.rmtree(base.with_name("id.2-second"))
+    dry = fullrank("resume", base, "--dry-run")
+    assert (dry.code, dry.out.count("== stage")) == (0, 1), dry.err
+    assert f"model.source={base.with_name('id.1-first')}" in dry.out
+
+
+def test_an_experiment_that_changed_meanwhile_is_not_trained_without_a_word(fullrank, pipeline_file, base) -> None:
+    fullrank("run", pipeline_file, "--run-dir", base)
+    shutil.rmtree(base.with_name("id.2-second"))
+    experiment = pipeline_file.with_name("tiny.yaml")
+    experiment.write_text(experiment.read_text().replace("seed: 0", "seed: 1") + "# changed\n")
+    refused = fullrank("resume", base)
+    assert refused.code == 2
+    assert f"{experiment}: the experiment of stage second has changed since the pipeline was started" in refused.err
+    assert f"fullrank resume {base} --force" in refused.err
+    assert fullrank("resume", base, "--force").code == 0
+
+
+def test_a_stage_whose_run_is_gone_is_not_trained_again_behind_its_heirs(fullrank, pipeline_file, base, monkeypatch) -> None:
+    fullrank("run", pipeline_file, "--run-dir", base)
+    shutil.rmtree(base.with_name("id.1-first"))
+    assert "every stage of the pipeline is completed" in fullrank("resume", base).err
+    status = base.with_name("id.2-second") / "status.json"
+    status.write_text(status.read_text().replace("completed", "stopped"))
+    refused = fullrank("resume", base)
+    assert (refused.code, "the run of stage first is gone, and stage second has begun with its model" in refused.err) == (2, True)
+
+
+def test_a_stage_that_is_done_cannot_be_changed_and_a_damaged_record_is_told(fullrank, pipeline_file, base) -> None:
+    fullrank("run", pipeline_file, "--run-dir", base)
+    shutil.rmtree(base.with_name("id.2-second"))
+    refused = fullrank("resume", base, "first.seed=3")
+    assert (refused.code, "'first.seed=3': stage first is done: nothing of it can be changed" in refused.err) == (2, True)
+    record = base.with_name("id.pipeline.json")
+    for text in ('{"how": {}}', '{"words": 3, "how": {"nodes": 1}, "folder": "/"}', '{"words": [], "how": {"ndes": 1}, "folder": "/"}', "[]", "{"):
+        record.write_text(text)
+        damaged = fullrank("resume", base)
+        assert (damaged.code, f"{record}: does not say how the pipeline was started" in damaged.err) == (2, True), (text, damaged.err)
+
+
+def test_status_knows_a_pipeline_and_the_other_verbs_say_what_it_is(fullrank, pipeline_file, base) -> None:
+    fullrank("run", pipeline_file, "--run-dir", base)
+    shutil.rmtree(base.with_name("id.2-second"))
+    shown = fullrank("status", base)
+    assert [line.split()[:2] for line in shown.out.splitlines()] == [["STAGE", "STATE"], ["first", "completed"], ["second", "not"]]
+    assert f"go on with: fullrank resume {base}" in shown.err
+    assert [stage["state"] for stage in json.loads(fullrank("status", base, "--json").out)["stages"]] == ["completed", None]
+    refused = fullrank("logs", base)
+    assert (refused.code, f"{base}: is a pipeline, and its stages are runs" in refused.err) == (2, True)
+    assert str(base.with_name("id.1-first")) in refused.err
+
+
 def test_plan_and_dry_run_show_every_stage_and_write_nothing(fullrank, pipeline_file, base) -> None:
     for words in (("plan", pipeline_file), ("run", pipeline_file, "--dry-run")):
         answer = fullrank(*words, "--run-dir", base)

@@ -89,6 +89,11 @@ def test_a_stage_is_checked_whatever_is_wrong_with_the_one_before(pipeline_file:
     [
         ("stages.first", "stages.frist", r"two.yaml:9: model.source: stages.frist is no stage before this one; did you mean 'first'\?"),
         ("stages.first", "stages.second", r"two.yaml:9: model.source: stages.second is no stage before this one"),
+        (
+            "model.source: stages.first",
+            "model: {source: stages.first}",
+            r"two.yaml:9: stages.first stands inside a block\n.*'model.source: stages.first'",
+        ),
         ("  first:", "  train:", r"two.yaml:3: stages.train: 'train' is a key of experiments too"),
         ("experiment:", "experimnt:", r"two.yaml:4: stages.first.experimnt: unknown key; did you mean 'experiment'\?"),
         ("name: two", "name: /two", r"two.yaml:1: name: '/two' is not possible"),

@@ -91,6 +91,11 @@ def test_last_smaller_batch_is_a_step():
             "train.unfreeze_at",
             "'classifier.*' matches nothing that model.freeze freezes",
         ),
+        (
+            ["model.freeze=['bert.*']", "train.duration=9 steps", "train.unfreeze_at={2 steps: ['bert.*'], 3 steps: ['bert.encoder.*']}"],
+            "train.unfreeze_at",
+            "'bert.encoder.*' has thawed before 3 steps",
+        ),
         (["model.freeze=['*']"], "model.freeze", "'*' freezes every parameter: nothing is left to train"),
         (
             ["model.freeze=['bert.*']", "train.duration=2 epochs", "train.unfreeze_at={2 epochs: ['*']}"],
