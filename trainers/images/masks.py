@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,8 +50,10 @@ def outline_problem(outline: Any, size: tuple[int, int]) -> str | None:
     if isinstance(outline, dict):
         if outline.get("size") != [height, width]:
             return f"its run lengths are of [height, width] {outline.get('size')!r}, and the picture is {width} x {height}"
-        counts = outline.get("counts")
-        if isinstance(counts, list) and not (all(isinstance(n, int) and n >= 0 for n in counts) and sum(counts) == width * height):
+        lengths = _run_lengths(outline.get("counts"))
+        if lengths is None:
+            return "its run lengths are neither a list of whole numbers nor COCO's compressed text"
+        if min(lengths, default=0) < 0 or sum(lengths) != width * height:
             return f"its run lengths do not add up to {width * height} pixels"
     elif not (isinstance(outline, list) and outline and all(is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in outline)):
         return "its segmentation is neither polygons of three points or more [[x, y, x, y, ...]] nor run lengths {size, counts}"
@@ -58,11 +61,7 @@ def outline_problem(outline: Any, size: tuple[int, int]) -> str | None:
         outside = max(max(-min(polygon), max(polygon[::2]) - width, max(polygon[1::2]) - height) for polygon in outline)
         if outside > ROUNDING:
             return f"its polygon reaches {outside:g} pixels beyond the picture of {width} x {height}"
-    try:
-        inside = _inside(outline, size)
-    except (ValueError, TypeError, OverflowError) as error:
-        return f"its segmentation cannot be decoded: {error}"
-    return None if inside.any() else "its segmentation has no area"
+    return None if _inside(outline, size).any() else "its segmentation has no area"
 
 
 def read_mask(path: str, size: tuple[int, int], numbers_by_id: Mapping[int, int], unlabelled: int) -> Mask | str:
@@ -112,17 +111,31 @@ def mask_name(picture: str) -> str:
 
 
 def _inside(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Returns whether each pixel is inside, bool [H, W].
-
-    Raises:
-        ValueError, TypeError, OverflowError: run lengths that are none.
-    """
+    """Returns whether each pixel is inside of an outline without problems, bool [H, W]."""
     width, height = size
-    if isinstance(outline, dict) and not isinstance(outline.get("counts"), list):
-        encoded: Any = {"size": outline["size"], "counts": str(outline.get("counts")).encode()}
-    else:
-        encoded = coco_mask.frPyObjects(outline, height, width)
-    if isinstance(encoded, list):
-        encoded = coco_mask.merge(encoded)
+    if isinstance(outline, dict):
+        lengths = _run_lengths(outline["counts"])
+        assert lengths is not None
+        return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
+    encoded = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
     with warnings.catch_warnings(action="ignore"):  # of pycocotools 2.0.11 under numpy 2
         return np.asarray(coco_mask.decode(encoded), dtype=bool)
+
+
+def _run_lengths(counts: Any) -> list[int] | None:
+    """Returns how many pixels are outside, inside, outside, ..., column by column, as listed or as compressed text; None: it is neither.
+
+    Not pycocotools: where the lengths add up to fewer pixels than the picture has, it leaves the others as they were in memory.
+    Source of the text's layout: rleFrString in cocoapi's common/maskApi.c.
+    """
+    if isinstance(counts, list):
+        return counts if all(isinstance(length, int) for length in counts) else None
+    if not isinstance(counts, str) or not re.fullmatch(r"([P-o]{0,11}[0-O])*", counts):
+        return None
+    lengths: list[int] = []
+    for digits in re.findall(r"[P-o]*[0-O]", counts):  # 5 bits a character, the lowest first; the last character holds the sign
+        value = sum((ord(digit) - ord("0") & 31) << 5 * place for place, digit in enumerate(digits))
+        if ord(digits[-1]) - ord("0") & 16:
+            value -= 1 << 5 * len(digits)
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+    return lengths

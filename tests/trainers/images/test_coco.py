@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from launch.config.errors import ConfigError
 from launch.config.experiment import Data
@@ -214,14 +215,30 @@ def test_outlines_become_a_mask_and_crowds_and_clashes_are_ignored():
         ([[3, 3, 3, 3, 3, 3]], "has no area"),
         ({"size": [32, 24], "counts": [768]}, "are of [height, width] [32, 24], and the picture is 32 x 24"),
         ({"size": [24, 32], "counts": [700]}, "do not add up to 768 pixels"),
-        ({"size": [24, 32], "counts": "PPYo0"}, "cannot be decoded: Invalid RLE mask representation"),
-        ({"size": [24, 32]}, "cannot be decoded"),
+        ({"size": [24, 32], "counts": ""}, "do not add up to 768 pixels"),
+        ({"size": [24, 32], "counts": "P1"}, "do not add up to 768 pixels"),
+        ({"size": [24, 32], "counts": [-1, 769]}, "do not add up to 768 pixels"),
+        ({"size": [24, 32], "counts": "PPYo0"}, "do not add up to 768 pixels"),
+        ({"size": [24, 32], "counts": "ooo"}, "are neither a list of whole numbers nor COCO's compressed text"),
+        ({"size": [24, 32], "counts": "\ud800"}, "are neither a list"),
+        ({"size": [24, 32]}, "are neither a list"),
         (square(1, 1), None),
     ],
 )
 def test_what_is_no_outline_is_said(outline, told):
     problem = outline_problem(outline, SIZE)
     assert problem is None if told is None else told in problem
+
+
+def test_compressed_run_lengths_are_read_as_pycocotools_writes_them():
+    source = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.98):
+        inside = source.random((24, 32)) < share
+        inside[5:15, 8:30] = True
+        counts = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))["counts"].decode()
+        outline = {"size": [24, 32], "counts": counts}
+        assert outline_problem(outline, SIZE) is None
+        assert np.array_equal(draw_mask([thing(outline)], {"green": 1}, SIZE, unlabelled=0), inside)
 
 
 def test_a_mask_file_holds_category_ids(tmp_path):
