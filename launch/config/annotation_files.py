@@ -31,7 +31,9 @@ def read_annotation_file(path: Path, key: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise ConfigError(Problem(f"is no JSON: {error.msg}", f"{path}:{error.lineno}", key, fix="fetch or write it again")) from error
-    except (OSError, UnicodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(Problem("is no annotation file: lists stand in lists without end", str(path), key, _LAYOUT)) from error
+    except (OSError, ValueError) as error:  # no UTF-8, or a number of more digits than Python reads
         raise ConfigError(Problem(f"cannot be read: {error}", str(path), key)) from error
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):

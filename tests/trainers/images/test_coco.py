@@ -125,6 +125,18 @@ def test_broken_json_is_named_with_its_line(folder):
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"images": [' + "9" * 5000 + "]}", "cannot be read: Exceeds the limit (4300 digits)"),
+        ("[" * 100_000, "is no annotation file: lists stand in lists without end"),
+    ],
+)
+def test_json_that_python_does_not_read_is_named(folder, content, told):
+    (folder / "train.json").write_text(content)
+    assert refused(folder).startswith(f"{folder}/train.json: data.splits.train: {told}")
+
+
+@pytest.mark.parametrize(
     ("edit", "told"),
     [
         (lambda content: content.pop("categories"), "has no list 'categories'\n    allowed: COCO's format"),
@@ -166,6 +178,8 @@ def test_a_category_that_trains_file_lacks_is_refused(folder):
         ([1, 2, 3, -4], "has no area"),
         ([1, 2, 3], "is not [left, top, width, height]"),
         ([1, 2, 3, float("nan")], "is not [left"),
+        ([1, 2, 10**400, 4], "0000... is not [left"),
+        ([10**308, 2, 10**308, 4], "0000... is not [left"),
         (None, "is not [left"),
     ],
 )
@@ -212,6 +226,7 @@ def test_outlines_become_a_mask_and_crowds_and_clashes_are_ignored():
         ([[1, 2, 3, 4]], "neither polygons of three points or more"),
         ([[1, 2, 3, 4, 5, 6, 7]], "neither polygons"),
         ([], "neither polygons"),
+        ([[1, 1, 10**400, 5, 3, 3]], "neither polygons"),
         ([[3, 3, 3, 3, 3, 3]], "has no area"),
         ({"size": [32, 24], "counts": [768]}, "are of [height, width] [32, 24], and the picture is 32 x 24"),
         ({"size": [24, 32], "counts": [700]}, "do not add up to 768 pixels"),
