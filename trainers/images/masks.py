@@ -87,7 +87,7 @@ def read_mask(path: str, size: tuple[int, int], numbers_by_id: Mapping[int, int]
     table = np.full(256, unlabelled, np.uint8)
     table[IGNORED] = IGNORED
     for category, number in numbers_by_id.items():
-        if 0 <= category < IGNORED:
+        if 0 <= category < len(table):
             table[category] = number
     return table[ids]
 

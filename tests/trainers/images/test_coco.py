@@ -264,6 +264,7 @@ def test_a_mask_file_holds_category_ids(tmp_path):
     mask = read_mask(path, SIZE, {3: 0, 7: 1, 9: 255, 300: 2}, 255)
     assert mask[0].tolist()[:5] == [1, 0, 255, 255, 255]
     assert read_mask(path, SIZE, {3: 0, 7: 1, 9: 0}, 0)[0].tolist()[:5] == [1, 0, 0, 255, 0]
+    assert read_mask(path, SIZE, {3: 0, 7: 1, 9: 1, 255: 2}, 255)[0].tolist()[:5] == [1, 0, 1, 2, 255]
     assert read_mask(path, SIZE, {3: 0, 7: 1}, 255) == "holds the value 9, which is no category's id"
     assert read_mask(path, (24, 32), {3: 0, 7: 1, 9: 2}, 255) == "is 32 x 24, and its picture 24 x 32"
     Image.fromarray(ids).convert("RGB").save(path)
