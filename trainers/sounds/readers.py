@@ -15,6 +15,7 @@ from launch.config.tasks.speech_ctc import SpeechCtc
 from trainers.datasets import load_splits
 from trainers.reading.columns import ArrowColumn
 from trainers.reading.rows import BadRows, Split
+from trainers.reading.text_files import is_text, open_text
 from trainers.sources import locate
 
 ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
@@ -66,7 +67,7 @@ def _read_folder(root: Path, data: Data, options: SpeechCtc, bad_rows: BadRows) 
             what = f"{len(shared)} recordings are in the {owners[shared[0]]} split too, e.g. {shared[0].relative_to(root)}"
             problems.append(Problem(what, key=f"data.splits.{split}", allowed="patterns that do not overlap"))
         owners.update(dict.fromkeys(paths, split))
-        texts = [_said_in(path, options, bad_rows) for path in paths]
+        texts = [_said_in(path, options, data.encoding, bad_rows) for path in paths]
         columns: dict[str, Sequence[Any]] = {options.audio: [str(path) for path in paths], options.text: texts}
         splits[split] = Split(columns, str(root), range(len(paths)), is_text_file=False)
     if problems:
@@ -83,7 +84,7 @@ def _matching(root: Path, pattern: str) -> Iterator[Path]:
         raise ConfigError(Problem(f"{pattern!r} is no pattern of paths below the source: {error}", key="data.splits")) from error
 
 
-def _said_in(path: Path, options: SpeechCtc, bad_rows: BadRows) -> str | None:
+def _said_in(path: Path, options: SpeechCtc, encoding: str, bad_rows: BadRows) -> str | None:
     """Returns a recording's transcript; None, and a bad row, where nobody says it."""
     if options.name_pattern is not None:
         match = re.fullmatch(options.name_pattern, path.name)
@@ -94,7 +95,19 @@ def _said_in(path: Path, options: SpeechCtc, bad_rows: BadRows) -> str | None:
     if not transcript.is_file():
         bad_rows.add(str(path), f"has no {transcript.name} beside it, and there is no task.name_pattern")
         return None
-    return transcript.read_text(encoding="utf-8", errors="replace")
+    try:
+        with open_text(transcript, encoding) as file:
+            text = file.read()
+    except OSError as error:
+        bad_rows.add(str(transcript), f"cannot be read: {error.strerror or error}")
+        return None
+    except UnicodeError as error:
+        bad_rows.add(str(transcript), f"is not {encoding}: {error}", allowed="another data.encoding")
+        return None
+    if not is_text(text):
+        bad_rows.add(str(transcript), f"bytes that are not {encoding}", allowed="another data.encoding, e.g. latin-1")
+        return None
+    return text
 
 
 def _beside(folder: Path, split: Split, column: str) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -136,7 +137,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     bad_rows = BadRows(data.on_bad_row)
     splits = load_recordings(data, options, bad_rows)
     texts = {name: [_written(text, options) for text in split.columns[options.text]] for name, split in splits.items()}
-    alphabet = "".join(sorted({letter for text in texts["train"] if text for letter in text}))
+    alphabet = "".join(sorted({letter for text in texts["train"] if text for letter in text if not _is_damage(letter)}))
     conversions = Counter[str]()
     usable = {name: _usable(split, texts[name], alphabet, options, bad_rows, conversions) for name, split in splits.items()}
     bad_rows.check()
@@ -185,12 +186,20 @@ def _usable(split: Split, texts: Sequence[str | None], alphabet: str, options: S
 def _text_problem(text: str | None, alphabet: str, num_frames: int) -> str | None:
     if not text:
         return "its transcript is empty" if text is not None else "its transcript is no text"
+    damage = next((letter for letter in text if _is_damage(letter)), None)
+    if damage is not None:
+        return f"its transcript {text!r} holds {damage!r}, which nobody can say: another data.encoding, or a damaged file"
     unknown = sorted(set(text) - set(alphabet))
     if unknown:
         return f"its transcript {text!r} has letters that no transcript of the train split has: {' '.join(map(repr, unknown))}"
     if frames_needed(text) > num_frames:
         return f"its transcript {text!r} needs {frames_needed(text)} frames, and it has {num_frames}; a smaller task.hop_ms makes more"
     return None
+
+
+def _is_damage(letter: str) -> bool:
+    """Returns whether a letter is a control character, a byte order mark, or what stands for bytes that somebody could not decode."""
+    return letter in "\ufeff\ufffd" or unicodedata.category(letter) in ("Cc", "Cs")
 
 
 def _rows(split: Split, options: SpeechCtc, alphabet: str) -> Iterator[Row]:

@@ -126,6 +126,30 @@ def test_transcripts_that_cannot_be_learned_are_named(tmp_path):
     assert task.notes[0] == "3 recordings skipped (data.on_bad_row=skip):"
 
 
+@pytest.mark.parametrize(
+    ("written", "encoding", "told"),
+    [
+        (b"n\xe9", "utf-8", ".txt: bytes that are not utf-8\n    allowed: another data.encoding, e.g. latin-1"),
+        (b"\xff\xfea\x00", "utf-8", ".txt: data.encoding: begins with the byte order mark of UTF-16, and is no utf-8\n    try: data.encoding=utf-16"),
+        (b"abc", "utf-16", ".txt: is not utf-16: 'utf-16-le' codec can't decode"),
+        (b"a\x00b", "utf-8", r".wav: its transcript 'a\x00b' holds '\x00', which nobody can say"),
+        ("a\ufffdb".encode(), "utf-8", ".wav: its transcript 'a\ufffdb' holds '\ufffd', which nobody can say"),
+        (b"\xef\xbb\xbfa\r\nb", "utf-8", None),
+        (b"n\xe9", "latin-1", None),
+        ("a b".encode("utf-16"), "utf-16", None),
+    ],
+)
+def test_a_transcript_is_read_in_its_encoding_or_not_at_all(written, encoding, told, tmp_path):
+    folder = tmp_path / "sounds"
+    for name in ("a_1", "a_11"):
+        write_recording(folder / f"{name}.wav", "abab").with_suffix(".txt").write_bytes(written)
+    sections = {"task": {"name_pattern": None}, "data": {"encoding": encoding}}
+    if told is None:
+        assert built(folder, **sections).alphabet in (" ab", "n\xe9")
+    else:
+        assert told in refused(folder, **sections)
+
+
 def test_words_stand_for_words_and_letters_are_small(tmp_path):
     folder = tmp_path / "sounds"
     for number, name in enumerate(("A", "b", "B B")):
