@@ -73,14 +73,16 @@ def _unfit_table(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
         problem = kind_problem(path, data)
     except OSError:
         return []
-    return [problem] if problem else _missing_columns(path, data, task)
+    return [problem] if problem else _unfit_columns(path, data, task)
 
 
-def _missing_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
+def _unfit_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
     kind = row_format(path, data)
     try:
         names = data.columns if data.columns and kind in ("csv", "tsv") else _first_names(path, kind, data)
-    except (OSError, UnicodeError, LookupError, ValueError, csv.Error):
+    except UnicodeError as error:
+        return [Problem(f"is not {data.encoding}: {error}", str(path), "data.encoding")]
+    except (OSError, ValueError, RecursionError, csv.Error):
         return []  # the ranks name what cannot be read, with its line
     if names is None:
         return []
@@ -88,13 +90,15 @@ def _missing_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]
     listed = ", ".join(names)
     allowed = f"the columns: {listed if len(listed) <= _MAX_CHARS else listed[: _MAX_CHARS - 3] + '...'}"
     fix = "data.columns=[...] if the file has no header" if kind != "jsonl" and data.columns is None else None
-    return [Problem(f"there is no column {name!r}", str(path), key, allowed, fix) for name, key in wanted.items() if name not in names]
+    problems = [Problem(f"there is no column {name!r}", str(path), key, allowed, fix) for name, key in wanted.items() if name not in names]
+    doubled = {name: names.count(name) for name in wanted if names.count(name) > 1}
+    return problems + [Problem(f"the column {name!r} stands {count} times", str(path), "data.columns") for name, count in doubled.items()]
 
 
 def _first_names(path: Path, kind: str | None, data: Data) -> list[str] | None:
     """Returns the names of the columns as the first line has them; None: they are not to be found there."""
     encoding = "utf-8-sig" if data.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else data.encoding
-    with path.open(encoding=encoding, newline="") as file:
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         if kind == "jsonl":
             row = json.loads(next((line for line in file if line.strip()), "null"))
             return list(row) if isinstance(row, dict) and data.on_bad_row == "stop" else None

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from launch.config.sections import Section
 
 DataFormat = Literal[
     "auto", "hub", "csv", "tsv", "jsonl", "parquet", "text", "conll", "squad", "image_folder", "idx", "cifar", "coco", "audio_folder"
 ]
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"there is no encoding {name!r}; there are utf-8, latin-1, cp1252, utf-16, ...") from error
+    return name
 
 
 class Splits(Section):
@@ -31,7 +39,7 @@ class Data(Section):
     format: DataFormat = Field("auto", description="How the files are read. auto: by the file's ending; a folder or name without files: hub.")
     splits: Splits = Field(default_factory=Splits, description="Which part of the source is used for what.")
     columns: list[str] | None = Field(None, min_length=1, description="Column names of files without a header. null: the first line has them.")
-    encoding: str = Field("utf-8", description="Character encoding of text files.")
+    encoding: Annotated[str, AfterValidator(_known_encoding)] = Field("utf-8", description="Character encoding of text files.")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Share cut at random (by seed) from the train split when there is no validation split."
     )

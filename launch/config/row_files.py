@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from pathlib import Path
 
 from launch.config.data import Data
@@ -40,6 +42,14 @@ def file_of_split(folder: Path, name: str, data: Data) -> Path | None:
     return next((path for path in (folder / name, *(folder / f"{name}{ending}" for ending in endings)) if path.is_file()), None)
 
 
+def encoding_problem(path: Path, head: bytes, encoding: str) -> Problem | None:
+    """Returns what is wrong with a text file that begins with the byte order mark of UTF-16, unless it is read as that."""
+    if not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or re.match("utf[-_]?(16|32)", encoding, re.IGNORECASE):
+        return None
+    what = f"begins with the byte order mark of UTF-16, and is no {encoding}"
+    return Problem(what, str(path), "data.encoding", fix="data.encoding=utf-16")
+
+
 def kind_problem(path: Path, data: Data) -> Problem | None:
     """Returns what is wrong with a file that begins unlike its format; None where its first bytes may be right.
 
@@ -56,6 +66,8 @@ def kind_problem(path: Path, data: Data) -> Problem | None:
     if kind in TEXT_FORMATS and is_other:
         fix = "data.format=parquet" if head.startswith(b"PAR1") else "unpack it" if "archive" in is_other else None
         return Problem(f"is {is_other}, not {kind}", str(path), "data.format", fix=fix)
+    if kind in TEXT_FORMATS and (problem := encoding_problem(path, head, data.encoding)):
+        return problem
     if kind == "squad" and head.strip() and not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return Problem("is no SQuAD file: it does not begin with {", str(path), "data.format", fix=_OTHER_FORMAT)
     return None

@@ -41,8 +41,6 @@ def read_file(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spli
         return READERS[name](path, data, fields, bad_rows)
     except OSError as error:
         raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", where=str(path), key="data.source")) from error
-    except LookupError as error:
-        raise ConfigError(Problem(f"there is no encoding {data.encoding!r}", key="data.encoding", allowed="utf-8, latin-1, cp1252, ...")) from error
     except UnicodeError as error:
         raise ConfigError(Problem(f"is not {data.encoding}: {error}", where=str(path), key="data.encoding")) from error
 

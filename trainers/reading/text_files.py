@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import io
-import re
 from pathlib import Path
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError
+from launch.config.row_files import encoding_problem
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
@@ -17,9 +16,8 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
         ConfigError: the byte order mark is UTF-16's, and the encoding is another.
     """
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not re.match("utf[-_]?(16|32)", encoding, re.IGNORECASE):
-            what = f"begins with the byte order mark of UTF-16, and is no {encoding}"
-            raise ConfigError(Problem(what, str(path), "data.encoding", fix="data.encoding=utf-16"))
+        if problem := encoding_problem(path, file.read(2), encoding):
+            raise ConfigError(problem)
     name = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     return path.open(encoding=name, errors="surrogateescape", newline="")
 

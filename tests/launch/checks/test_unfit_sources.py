@@ -52,6 +52,7 @@ def test_every_named_split_is_looked_at(tmp_path, unfit):
         ("a.csv", "good,1\n", ["data.columns=[sentence, label]"]),
         ("a.jsonl", '{"other": 1}\n', ["data.on_bad_row=skip"]),
         ("a.jsonl", "no json\n", []),
+        ("a.jsonl", "[" * 100_000, []),
         ("a.csv", "", []),
         ("a.parquet", "PAR1", []),
     ],
@@ -67,6 +68,14 @@ def test_what_a_first_line_does_not_tell_is_left_to_the_ranks(tmp_path, unfit, n
         ("a.csv", b"PAR1....", [], "data.format: is a parquet file, not csv"),
         ("a.tsv", b"\x1f\x8b\x08", [], "data.format: is a gzip archive, not tsv\n    try: unpack it"),
         ("a.parquet", b"sentence,label\n", [], "data.format: is no parquet file"),
+        (
+            "a.tsv",
+            "sentence\tlabel\n".encode("utf-16"),
+            [],
+            "data.encoding: begins with the byte order mark of UTF-16, and is no utf-8",
+        ),
+        ("a.tsv", b"sentence\tlabel\n", ["data.encoding=utf-16"], "data.encoding: is not utf-16: "),
+        ("a.tsv", b"sentence\tlabel\tlabel\n", [], "data.columns: the column 'label' stands 2 times"),
         ("a.json", b'["sentence"]', ["data.format=squad"], "data.format: is no SQuAD file: it does not begin with {"),
     ],
 )

@@ -112,6 +112,12 @@ def test_what_is_allowed_are_the_bounds_or_the_form_or_the_meaning(experiment_fi
     assert found.endswith(f"\n    allowed: {allowed}")
 
 
+@pytest.mark.parametrize("encoding", ["latin-9000", "base64"])
+def test_encoding_that_there_is_not_is_refused_before_any_file_is_opened(experiment_file, encoding):
+    (found,) = problems(experiment_file, f"data.encoding={encoding}")
+    assert f"there is no encoding {encoding!r}" in found
+
+
 @pytest.mark.parametrize("character", ["\x01", "\udcff"])
 def test_character_that_yaml_cannot_hold_is_one_problem(experiment_file, character):
     override = f"model.source=a{character}b"
