@@ -27,7 +27,7 @@ from trainers.models.int8 import INT8_FILE, Int8Linear, load_int8, quantize, rea
 from trainers.once import make_once
 from trainers.own_code import use_own_code
 from trainers.stopping import StopRequests
-from trainers.tasks import Task, build_task
+from trainers.tasks import Attaches, Task, build_task
 from trainers.world import World
 
 SPLITS = ("validation", "test")
@@ -70,7 +70,10 @@ def export(run: RunDir, out: Path) -> dict[str, Any]:
             if path.is_file() and path != weights:
                 shutil.copy(path, folder / path.name)
         save_int8(network, folder)
-        after = _judge(task, load_int8(folder), split)  # what a user will load, not what is in memory here
+        written = load_int8(folder)  # what a user will load, not what is in memory here
+        if isinstance(task, Attaches):
+            task.attach(written)
+        after = _judge(task, written, split)
 
     make_once(out, Path.is_dir, make, fix="--out DIR with room and write permission")
     return {"split": split, "model": _facts(weights, before), "int8": _facts(out / INT8_FILE, after)}

@@ -124,6 +124,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Attaches(Protocol):
+    """What a task may have beside: it computes less of a network than the network would by itself, which build_model sees to."""
+
+    def attach(self, network: nn.Module) -> None:
+        """Does the same to a network that build_model did not build, before it is judged."""
+
+
+@runtime_checkable
 class Illustrates(Protocol):
     """What a task may have beside: it shows what the model makes of a few samples (boxes, masks, words it wrote)."""
 

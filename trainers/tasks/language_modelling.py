@@ -73,11 +73,15 @@ class LanguageModellingTask(ABC):
         if self._options.rows == "packed":
             prove_packing(network, self.IS_CAUSAL, len(self.tokenizer))
             self._first_position, self._attention = first_position(network), network.config._attn_implementation
-        self._targets.select_in(network)
+        self.attach(network)
         new = getattr(network, "new_tensors", [])
         note = f"{self._experiment.model.source} has no weights for {', '.join(new)}: they are new"
         self.notes += [note] if new and note not in self.notes else []
         return network
+
+    def attach(self, network: nn.Module) -> None:
+        """Makes the head of a network compute the targets of this task's batches alone, as that of build_model does."""
+        self._targets.select_in(network)
 
     @property
     def head_share(self) -> float:

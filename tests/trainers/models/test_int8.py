@@ -128,6 +128,25 @@ def test_an_export_is_judged_beside_the_original_and_predicts(task: dict[str, An
         assert sum(load_pooled(tmp_path / "out")("good film").values()) == pytest.approx(1.0)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["masked_lm", "causal_lm"])
+def test_an_export_of_a_language_model_is_judged_by_its_targets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from launch.config.load import load_experiment
+    from launch.config.resolve import resolve
+    from tests.tiny_tasks import write_experiment
+    from trainers.tasks import build_task
+
+    monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
+    run = RunDir(tmp_path / "run")
+    run.model.mkdir(parents=True)
+    shutil.copy(write_experiment(name, tmp_path), run.resolved)
+    task = build_task(resolve(load_experiment(str(run.resolved))))
+    network = task.build_model()
+    task.save(network, run.model, network.state_dict())
+    answer = export(run, tmp_path / "out")
+    assert answer["int8"]["num_samples"] == answer["model"]["num_samples"] > 0
+    assert answer["int8"]["metrics"]["perplexity"] == pytest.approx(answer["model"]["metrics"]["perplexity"], rel=0.05)
+
+
 def test_a_run_that_leaves_no_model_of_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
     run = run_of(tmp_path)
