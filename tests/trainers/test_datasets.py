@@ -161,6 +161,24 @@ def test_broken_rows_are_all_named_by_line_or_skipped_and_listed(name: str, cont
     assert len(splits["train"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "not valid JSON: maximum recursion depth exceeded"),
+        ("9" * 5000, "not valid JSON: Exceeds the limit (4300 digits)"),
+        ("[" * 900 + "]" * 900, "lists stand in lists more than 20 deep"),
+        (r'"\ud800"', r"'\ud800' has half of a character: \ud800 to \udfff stand in pairs"),
+        (r'{"said": ["good", "\udfff"]}', r"'\udfff' has half of a character"),
+    ],
+)
+def test_json_that_no_later_step_could_read_is_a_bad_row(text: str, told: str, tmp_path: Path) -> None:
+    good = '{"text": "\\ud83d\\ude00", "label": 1}\n'
+    path = written(tmp_path, "a.jsonl", f'{good}{{"text": {text}, "label": 1}}\n')
+    splits, bad_rows = read(path, skip=True)
+    assert values(splits["train"]) == {"text": ["\U0001f600"], "label": [1]}
+    assert str(bad_rows.problems[0]).startswith(f"{path}:2: {told}")
+
+
 def test_only_the_first_of_many_broken_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.on_bad_row: 5 more rows cannot be used") as caught:
         read(written(tmp_path, "a.tsv", "text\tlabel\n" + "x\n" * 25))

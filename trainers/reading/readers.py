@@ -14,7 +14,7 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.row_files import FORMATS_BY_ENDING, kind_problem, row_format
 from trainers.reading.columns import ArrowColumn, store_batches, store_rows
 from trainers.reading.rows import MAX_NAMED_ROWS, BadRows, Fields, Split, check_columns, shortened
-from trainers.reading.text_files import is_text, open_text
+from trainers.reading.text_files import is_text, open_text, value_problem
 from trainers.texts.conll import read_conll
 from trainers.texts.squad_files import read_squad
 
@@ -88,7 +88,7 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
                 continue
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 bad_rows.add(f"{path}:{line}", f"not valid JSON: {error}" if is_text(text) else f"bytes that are not {data.encoding}")
                 continue
             if not isinstance(row, dict):
@@ -98,8 +98,11 @@ def _read_jsonl(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Sp
             missing = [column for column in fields if column not in row]
             if missing:
                 bad_rows.add(f"{path}:{line}", f"has no {' and no '.join(map(repr, missing))}", allowed=f"its keys: {', '.join(row)}")
-            elif not all(is_text(value) for column in fields if isinstance(value := row[column], str)):
-                bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
+            elif problem := value_problem({column: row[column] for column in fields}):
+                if is_text(text):
+                    bad_rows.add(f"{path}:{line}", problem)
+                else:
+                    bad_rows.add(f"{path}:{line}", f"bytes that are not {data.encoding}", allowed="another data.encoding, e.g. latin-1")
             else:
                 yield line, [json.dumps(row[column]) for column in fields]
 
