@@ -29,8 +29,11 @@ def usable_questions(split: Split, options: QuestionAnswering, tokenizer: Any, b
     is_usable = np.zeros(len(split), bool)
     room = options.max_length - options.stride - tokenizer.num_special_tokens_to_add(pair=True)
     columns = (split.columns[column] for column in (options.question, options.context, options.answers))
-    for index, (question, context, answers) in enumerate(zip(*columns, strict=True)):
+    articles = split.columns.get(options.article or "") or [None] * len(split)
+    for index, (question, context, answers, article) in enumerate(zip(*columns, articles, strict=True)):
         problem = text_problem("question", question) or text_problem("context", context) or _answer_problem(context, answers, options.no_answer)
+        if problem is None and not (article is None or isinstance(article, str | int)):
+            problem = f"the {options.article} {shortened(repr(article))} is neither a text nor a whole number"
         if problem is None and (length := len(tokenizer(question.strip(), add_special_tokens=False)["input_ids"])) >= room:
             problem = f"the question has {length} tokens; task.max_length and task.stride leave {max(room - 1, 0)}"
         if problem is not None:

@@ -11,6 +11,7 @@ from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
 from trainers.reading.columns import store_rows
 from trainers.reading.rows import BadRows, Fields, Split, check_columns
+from trainers.reading.text_files import is_text, open_text, value_problem
 
 COLUMNS = ("question", "context", "answers", "title", "id")
 _PLACE = "place"
@@ -22,20 +23,14 @@ def read_squad(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spl
     Raises:
         ConfigError: the file is no JSON, or of another layout.
     """
-    try:
-        articles = json.loads(path.read_text(encoding=data.encoding))["data"]
-        assert isinstance(articles, list)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
-        what = f"is no SQuAD file: {error.msg}" if isinstance(error, json.JSONDecodeError) else "is no SQuAD file: it has no list 'data' of articles"
-        raise ConfigError(Problem(what, where, "data.format", fix="data.format=jsonl for one question a line")) from error
-
+    articles = _articles(path, data)
     check_columns(COLUMNS, fields, str(path), None)
 
     def usable() -> Iterator[tuple[int, list[str]]]:
         for number, (place, row) in enumerate(_questions(articles)):
-            if isinstance(row, str):
-                bad_rows.add(f"{path}: {place}", row)
+            problem = row if isinstance(row, str) else value_problem(row)
+            if isinstance(row, str) or problem:
+                bad_rows.add(f"{path}: {place}", str(problem))
             else:
                 yield number, [json.dumps(value) for value in (*(row[column] for column in fields), place)]
 
@@ -43,13 +38,40 @@ def read_squad(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Spl
     return Split({column: stored[column] for column in fields}, str(path), numbers, is_text_file=False, places=stored[_PLACE])
 
 
+def _articles(path: Path, data: Data) -> list[Any]:
+    with open_text(path, data.encoding) as file:
+        text = file.read()
+    if not is_text(text):
+        line = next(number for number, line in enumerate(text.split("\n"), start=1) if not is_text(line))
+        what = f"bytes that are not {data.encoding}"
+        raise ConfigError(Problem(what, f"{path}:{line}", "data.encoding", allowed="another one, e.g. latin-1"))
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where, what = (f"{path}:{error.lineno}", error.msg) if isinstance(error, json.JSONDecodeError) else (str(path), str(error))
+        raise _no_squad(where, what) from error
+    articles = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(articles, list):
+        raise _no_squad(str(path), "it has no list 'data' of articles")
+    return articles
+
+
+def _no_squad(where: str, what: str) -> ConfigError:
+    return ConfigError(Problem(f"is no SQuAD file: {what}", where, "data.format", fix="data.format=jsonl for one question a line"))
+
+
 def _questions(articles: list[Any]) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yields the place of each question, and its row, or what is wrong with it."""
+    """Yields the place of each question, and its row, or what is wrong with it or with what it should stand in."""
     for a, article in enumerate(articles):
-        for p, paragraph in enumerate(_list(article, "paragraphs")):
-            for q, asked in enumerate(_list(paragraph, "qas")):
-                place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                yield place, _row(article, paragraph, asked)
+        paragraphs = _list(article, "paragraphs")
+        if paragraphs is None:
+            yield f"data[{a}]", "has no list 'paragraphs'"
+        for p, paragraph in enumerate(paragraphs or []):
+            asked = _list(paragraph, "qas")
+            if asked is None:
+                yield f"data[{a}].paragraphs[{p}]", "has no list 'qas' of questions"
+            for q, question in enumerate(asked or []):
+                yield f"data[{a}].paragraphs[{p}].qas[{q}]", _row(article, paragraph, question)
 
 
 def _row(article: Any, paragraph: Any, asked: Any) -> dict[str, Any] | str:
@@ -68,6 +90,6 @@ def _row(article: Any, paragraph: Any, asked: Any) -> dict[str, Any] | str:
         return "is not laid out as SQuAD's questions are"
 
 
-def _list(value: Any, key: str) -> list[Any]:
+def _list(value: Any, key: str) -> list[Any] | None:
     found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, list) else []
+    return found if isinstance(found, list) else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,45 @@ def test_a_file_of_another_layout_is_refused_with_its_line(bert: Path, tmp_path:
     (tmp_path / "b.json").write_text('{"rows": []}')
     with pytest.raises(ConfigError, match=r"b\.json: data\.format: is no SQuAD file: it has no list 'data' of articles"):
         built(bert, tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"data": ' + b"[" * 100_000, r"a\.json: data\.format: is no SQuAD file: maximum recursion depth exceeded"),
+        (b'{"data": [' + b"9" * 5000, r"a\.json: data\.format: is no SQuAD file: Exceeds the limit \(4300 digits\)"),
+        (b'{"data":\n ["caf\xe9"]}', r"a\.json:2: data\.encoding: bytes that are not utf-8\n    allowed: another one, e\.g\. latin-1"),
+        (b'{"data": [{"title": "a", "paragraph": []}]}', r"a\.json: data\[0\]: has no list 'paragraphs'"),
+        (b'{"data": [{"paragraphs": [{"context": "a"}]}]}', r"a\.json: data\[0\]\.paragraphs\[0\]: has no list 'qas' of questions"),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_lacks_its_questions_is_refused(content: bytes, message: str, bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        built(bert, tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("title", [[1], {"a": 1}, math.nan])
+def test_an_article_whose_name_is_no_text_is_refused_where_articles_are_cut(title: Any, bert: Path, tmp_path: Path) -> None:
+    file = tiny_squad(tmp_path / "squad.json", 4)
+    content = json.loads(file.read_text())
+    content["data"][1]["title"] = title
+    file.write_text(json.dumps(content))
+    place = r"squad\.json: data\[1\]\.paragraphs\[0\]\.qas\[0\]: "
+    with pytest.raises(ConfigError, match=place + r"the title .* is neither a text nor a whole number"):
+        built(bert, file, validation_fraction=0.5)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_squad_file(bert: Path, tmp_path: Path) -> None:
+    file = tiny_squad(tmp_path / "squad.json", 4)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert built(bert, file).num_samples["train"] >= 8
+
+
+def test_half_of_a_character_in_a_context_is_named(bert: Path, tmp_path: Path) -> None:
+    file = one_question(tmp_path / "squad.json", [{"text": "good", "answer_start": 12}], context="the film is good \ud800")
+    with pytest.raises(ConfigError, match=r"qas\[0\]: .* has half of a character"):
+        built(bert, file)
 
 
 def test_a_question_without_an_answer_is_learned_where_it_may_be(bert: Path, tmp_path: Path) -> None:
