@@ -20,7 +20,7 @@ from launch.config.experiment import Experiment, Model
 from launch.config.quantities import show_count
 from launch.config.sources import HubName
 from launch.config.tasks import Distill
-from trainers.data_facts import point_to_facts
+from trainers.data_facts import fingerprint_files, point_to_facts
 from trainers.features.computed_once import Kept, KeptNumbers, NotSharedError, OncePerSample, fingerprint
 from trainers.models.pooled import CONFIG_KEY, load_pooled
 from trainers.models.pretrained import load_config
@@ -63,6 +63,9 @@ class DistillTask(TextClassificationTask):
         super().__init__(student, folder, info)
         self.collate = PadTaught(info["pad_token_id"], info["padding_side"])
         self._distill, self._teacher = options, teacher
+        weights = _weights_of(options.teacher)
+        if weights:  # another teacher is another training, as other data is
+            self.fingerprint = f"{info['fingerprint']}, teacher {fingerprint_files(weights)}"
         self._taught: Kept | None = None
 
     def precompute(self, once: OncePerSample) -> list[str]:
@@ -170,6 +173,13 @@ def _check_classes(options: Distill, label_names: list[str]) -> None:
     if len(names) != len(label_names) or (are_named and [n.casefold() for n in names] != [n.casefold() for n in label_names]):
         what = f"{options.teacher} tells {', '.join(names)} apart, and the classes of the data are {', '.join(label_names)}"
         raise ConfigError(Problem(what, key="model.source", fix="a teacher of the same classes; or task.label_names=[...] in the teacher's order"))
+
+
+def _weights_of(source: str) -> list[Path]:
+    """Returns the files of a teacher's weights; none where its name says which they are, as the hub's does."""
+    with _under("task.teacher"):
+        place = locate(source, "model.source")
+    return [] if isinstance(place, HubName) else sorted([*place.glob("*.safetensors"), *place.glob("pytorch_model*.bin")])
 
 
 @contextmanager

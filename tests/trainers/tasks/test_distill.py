@@ -95,6 +95,15 @@ def test_the_launcher_finds_the_facts_of_the_student_s_data(values: dict[str, An
     assert read_data_facts(experiment)["fingerprint"] == task.fingerprint
 
 
+def test_another_teacher_under_the_same_name_is_another_training(values: dict[str, Any], tmp_path: Path) -> None:
+    own = tiny_classifier(tmp_path / "own")
+    before = build(values, teacher=str(own))[1].fingerprint
+    assert build(values, teacher=str(own))[1].fingerprint == before
+    weights = own / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert build(values, teacher=str(own))[1].fingerprint != before
+
+
 def test_the_teacher_s_logits_are_computed_once_and_are_those_of_an_evaluation(values: dict[str, Any], once: OncePerSample) -> None:
     from transformers import AutoModelForSequenceClassification
 
