@@ -10,7 +10,8 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks.recommender_autoencoder import RecommenderAutoencoder
-from trainers.reading.rows import BadRows, Split
+from trainers.reading.numbers import parse_number
+from trainers.reading.rows import BadRows, Split, shortened
 
 LIKES = "likes"
 """Column of a split of people: the names of the items that each likes, in the order of the source."""
@@ -27,11 +28,14 @@ def read_likes(split: Split, options: RecommenderAutoencoder, bad_rows: BadRows)
     ratings = split.columns[options.rating] if options.rating is not None else None
     for index, (raw_user, raw_item) in enumerate(zip(split.columns[options.user], split.columns[options.item], strict=True)):
         user, item = _name(raw_user), _name(raw_item)
-        rating = options.min_rating if ratings is None else _number(ratings[index])
+        rating = options.min_rating if ratings is None else parse_number(ratings[index])
         if user is None or item is None:
-            bad_rows.add(split.place(index), f"the {options.user if user is None else options.item} is empty")
+            column, raw = (options.user, raw_user) if user is None else (options.item, raw_item)
+            what = f"{shortened(repr(raw))} is not one name" if isinstance(raw, list | dict) else "is empty"
+            bad_rows.add(split.place(index), f"the {column} {what}")
         elif rating is None:
-            bad_rows.add(split.place(index), f"the {options.rating} {ratings[index]!r} is not a number" if ratings is not None else "no rating")
+            raw = None if ratings is None else ratings[index]
+            bad_rows.add(split.place(index), f"the {options.rating} {shortened(repr(raw))} is not a number")
         elif item in places.setdefault(user, {}):
             first = split.place(places[user][item])
             bad_rows.add(split.place(index), f"{options.user} {user!r} has rated {options.item} {item!r} already: {first}")
@@ -99,15 +103,7 @@ def number_likes(rows: Mapping[str, Split], catalogue: Catalogue) -> tuple[dict[
 
 
 def _name(value: Any) -> str | None:
-    """Returns a person's or an item's name; numbers of tables and of data sets mean the same."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """Returns a person's or an item's name, None where it is none; numbers of tables and of data sets mean the same."""
+    if value is None or isinstance(value, list | dict) or (isinstance(value, float) and math.isnan(value)):
         return None
     return str(value).strip() or None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -49,6 +49,22 @@ def test_bad_ratings_are_named_with_their_lines():
     ]
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (("ann", "x", 10**400), f"the rating 1{'0' * 76}... is not a number"),
+        (("ann", "x", "5_0"), "the rating '5_0' is not a number"),
+        (("ann", "x", True), "the rating True is not a number"),
+        (([1, 2], "x", 5), "the user [1, 2] is not one name"),
+        (("ann", {"a": 1}, 5), "the item {'a': 1} is not one name"),
+    ],
+)
+def test_what_is_no_rating_is_no_rating(row: tuple[Any, Any, Any], told: str):
+    bad_rows = BadRows("skip")
+    read_likes(ratings(row), options(), bad_rows)
+    assert [problem.what for problem in bad_rows.problems] == [told]
+
+
 def test_only_items_of_the_train_split_can_be_recommended():
     rows = {"train": people(["x", "y"], ["y", "z"]), "validation": people(["y", "new", "x"], ["z", "new"])}
     catalogue = read_catalogue(rows["train"], top=2)
