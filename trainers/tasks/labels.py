@@ -10,10 +10,14 @@ from typing import Any
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.tasks import Pictures, TextClassification
+from trainers.reading.numbers import parse_number
 from trainers.reading.rows import BadRows, Split
 
 MAX_CLASSES = 1000
 """More distinct labels than this are no classes: somebody named the wrong column, or ratings."""
+
+MAX_LEARNED = 1e15
+"""Largest number that is learned; the square of one above 1.8e19, and the sum of many below it, are no numbers of single precision."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,14 @@ def read_values(splits: Mapping[str, Split], column: str, bad_rows: BadRows) -> 
     """
     result = {}
     for name, split in splits.items():
-        result[name] = [_rating(raw) for raw in split.columns[column]]
+        result[name] = [parse_number(raw) for raw in split.columns[column]]
         for index, (raw, value) in enumerate(zip(split.columns[column], result[name], strict=True)):
             if value is None:
                 bad_rows.add(split.place(index), f"the label {raw!r} is not a number")
+            elif abs(value) > MAX_LEARNED:
+                allowed = f"numbers from -{MAX_LEARNED:g} to {MAX_LEARNED:g}, whose squared errors single precision can hold; best around 1"
+                bad_rows.add(split.place(index), f"the label {raw!r} is too large to be learned", allowed)
+                result[name][index] = None
     bad_rows.check()
     found = {value for value in result["train"] if value is not None}
     if len(found) < 2:
@@ -121,7 +129,7 @@ def _read_ratings(splits: Mapping[str, Split], options: TextClassification, thre
     for name, split in splits.items():
         result[name] = []
         for index, raw in enumerate(split.columns[options.label]):
-            rating = _rating(raw)
+            rating = parse_number(raw)
             if rating is None:
                 bad_rows.add(split.place(index), f"the label {raw!r} is not a number", allowed="ratings, because task.label_threshold is set")
             is_left_out = rating == threshold
@@ -142,7 +150,7 @@ def _sorted_classes(options: TextClassification | Pictures, train: Split) -> lis
     if len(found) < 2:
         what = f"all labels of the column {options.label!r} are {found.pop()!r}" if found else f"the column {options.label!r} holds no label"
         raise ConfigError(Problem(what, where, key, allowed="two classes or more in the train split"))
-    if len(found) > MAX_CLASSES or all(isinstance(value, str) and _rating(value) is not None for value in found):
+    if len(found) > MAX_CLASSES or all(isinstance(value, str) and parse_number(value) is not None for value in found):
         fix = "task.label_threshold=0 if they are ratings; otherwise another task.label"
         raise ConfigError(Problem(f"the column {options.label!r} holds {len(found)} different values, which are no classes", where, key, fix=fix))
     if all(isinstance(value, int) for value in found):
@@ -158,14 +166,6 @@ def _canonical(value: object) -> int | str | None:
         return int(value)
     text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text or None
-
-
-def _rating(value: object) -> float | None:
-    try:
-        rating = float(str(value))
-    except ValueError:
-        return None
-    return rating if math.isfinite(rating) else None
 
 
 def _listed(names: Sequence[str]) -> str:

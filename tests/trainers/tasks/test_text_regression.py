@@ -57,9 +57,16 @@ def test_the_loss_is_the_sum_of_squared_errors_and_its_count(pooling: str | None
 
 def test_what_is_no_number_is_named_with_its_place(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        built(bert, tmp_path, [1, "good", "", "inf", 2])
+        built(bert, tmp_path, [1, "good", "", "inf", "1_5", 2])
     text = str(caught.value)
-    assert all(f"rated.tsv:{line}: the label {label} is not a number" in text for line, label in ((3, "'good'"), (4, "''"), (5, "'inf'")))
+    found = ((3, "'good'"), (4, "''"), (5, "'inf'"), (6, "'1_5'"))
+    assert all(f"rated.tsv:{line}: the label {label} is not a number" in text for line, label in found)
+
+
+@pytest.mark.parametrize("label", ["1e300", "-1e38", "1e20"])
+def test_a_label_beyond_single_precision_is_named_with_its_place(label: str, bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"rated.tsv:3: the label '{label}' is too large to be learned\n    allowed: numbers from -1e\\+15 to"):
+        built(bert, tmp_path, [1, label, 2])
 
 
 def test_one_value_for_everything_is_refused(bert: Path, tmp_path: Path) -> None:
