@@ -54,3 +54,8 @@ class Data(Section):
         "stop", description="stop: end before training at a row that cannot be used. skip: leave it out, count and list it."
     )
     num_workers: int = Field(2, ge=0, description="Processes a rank that prepare batches ahead. 0: in the training process.")
+
+    def split_names(self) -> list[str]:
+        """Returns the splits that there will be, named or cut from train."""
+        cut = {"validation": self.validation_fraction, "test": self.test_fraction}
+        return ["train", *(name for name, share in cut.items() if getattr(self.splits, name) is not None or share is not None)]

@@ -92,7 +92,7 @@ def resolve(loaded: LoadedExperiment) -> Experiment:
 
 def has_validation(experiment: Experiment) -> bool:
     """Returns whether there is a validation split, named or cut from train."""
-    return experiment.data.splits.validation is not None or experiment.data.validation_fraction is not None
+    return "validation" in experiment.data.split_names()
 
 
 def checkpoint_interval(experiment: Experiment) -> Duration | None:
@@ -115,6 +115,10 @@ def _model_problems(loaded: LoadedExperiment) -> list[Problem]:
     if model.source is not None and model.class_ is not None:
         fix = "model.source=null; a class starts from model.weights, a file or runs/<a run>"
         problems.append(loaded.problem("model.source", f"is set beside model.class {model.class_}, and one model has one origin", fix=fix))
+    for key, source in {"model.source": model.source, "model.weights": model.weights, **task.sources()}.items():
+        if source is not None and source.startswith("stages."):
+            what = f"{source!r} is the model of a pipeline's stage, which a pipeline's overrides alone name"
+            problems.append(loaded.problem(key, what, fix=f"a line '{key}: {source}' in the overrides of the pipeline's file"))
     if model.kwargs and model.class_ is None:
         problems.append(loaded.problem("model.kwargs", "only a model.class is built with them", fix="delete them"))
     if model.key_map and model.weights is None:
@@ -152,6 +156,12 @@ def _lora_problems(loaded: LoadedExperiment) -> list[Problem]:
         what = "has no meaning beside model.lora, which freezes all but the adapters and the head"
         problems.append(loaded.problem("model.freeze", what, fix="model.freeze=[]"))
     return problems
+
+
+def _task_problems(loaded: LoadedExperiment) -> list[Problem]:
+    """The task's own options fit together."""
+    experiment = loaded.experiment
+    return [loaded.problem(one.key or "task", one.what, one.allowed, one.fix) for one in experiment.task.problems(experiment.data)]
 
 
 def _target_problems(loaded: LoadedExperiment) -> list[Problem]:
@@ -324,6 +334,7 @@ def _optimizer_problems(loaded: LoadedExperiment) -> list[Problem]:
 RULES: tuple[Callable[[LoadedExperiment], list[Problem]], ...] = (
     _model_problems,
     _lora_problems,
+    _task_problems,
     _target_problems,
     _packing_problems,
     _column_problems,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from launch.config.errors import ConfigError, Problem
+from launch.config.errors import ConfigError
 from launch.config.experiment import Experiment
 from launch.config.tasks import Multitask
 from launch.config.tasks.multitask import Part
@@ -40,15 +40,13 @@ def build_task(experiment: Experiment) -> MultitaskTask:
     """Returns the task with the data of all its tasks prepared; ranks that call this together share one preparation.
 
     Raises:
-        ConfigError: as each of the tasks, with the task's name before the key; or a task has no validation split where another has one.
+        ConfigError: as each of the tasks, with the task's name before the key.
     """
     options = experiment.task
     assert isinstance(options, Multitask)
     parts: dict[str, Task] = {}
     for name, part in options.tasks.items():
         with _within(name, part):
-            if getattr(part.task, "packing", False):
-                raise ConfigError(Problem("has no meaning for a task that shares its encoder", key="task.packing", fix="delete it"))
             alone = experiment.model_copy(update={"task": part.task, "data": part.data or experiment.data})
             parts[name] = build_part(alone)
     task = MultitaskTask(experiment, parts)
@@ -62,7 +60,8 @@ class MultitaskTask:
     def __init__(self, experiment: Experiment, parts: Mapping[str, Task]) -> None:
         assert isinstance(experiment.task, Multitask)
         self._experiment, self._options, self._parts = experiment, experiment.task, dict(parts)
-        self._sizes = {split: [part.num_samples[split] for part in parts.values()] for split in _splits(parts)}
+        first = next(iter(parts.values()))  # all have the same splits
+        self._sizes = {split: [part.num_samples[split] for part in parts.values()] for split in first.num_samples}
         self.num_samples = {split: sum(sizes) for split, sizes in self._sizes.items()}
         self.label_names: list[str] = []
         self.fingerprint = hashlib.sha256(" ".join(str(getattr(part, "fingerprint", None)) for part in parts.values()).encode()).hexdigest()[:16]
@@ -208,18 +207,6 @@ def _place_of(index: int, firsts: list[int], names: list[str]) -> tuple[str, int
     """Returns a sample's task, and its number there."""
     number = int(np.searchsorted(firsts, index, side="right")) - 1
     return names[number], index - firsts[number]
-
-
-def _splits(parts: Mapping[str, Task]) -> list[str]:
-    """Returns the splits that all tasks have; raises ConfigError for one that some have."""
-    owners = {split: [name for name, part in parts.items() if split in part.num_samples] for part in parts.values() for split in part.num_samples}
-    lacking = [(name, split, having[0]) for split, having in owners.items() for name in parts if name not in having]
-    if lacking:
-        fix = "name or cut one for each task, or for none"
-        raise ConfigError(
-            *(Problem(f"{name} has no {split} split, and {other} has one", key=f"task.tasks.{name}.data", fix=fix) for name, split, other in lacking)
-        )
-    return list(owners)
 
 
 def _head(task: Task) -> Head:

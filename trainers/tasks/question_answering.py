@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import QuestionAnswering
 from trainers.data_facts import prepare_once, write_facts
@@ -157,9 +156,6 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     bad_rows = BadRows(data.on_bad_row)
     tokenizer = load_tokenizer(source)
     check_positions("task.max_length", options.max_length, source, tokenizer)
-    if options.stride > options.max_length // 2:
-        what = f"{options.stride} tokens that neighbouring windows share, of the {options.max_length} of a window"
-        raise ConfigError(Problem(what, key="task.stride", allowed=f"up to {options.max_length // 2}"))
     fields = {options.question: "task.question", options.context: "task.context", options.answers: "task.answers"}
     is_cut = data.validation_fraction is not None or data.test_fraction is not None or data.train_fraction is not None
     by = options.article if is_cut else None

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from launch.config.data import Data
+from launch.config.errors import Problem
 from launch.config.sections import Section
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -49,6 +51,10 @@ class TaskSection(Section):
     def columns(self) -> dict[str, list[str]]:
         """Returns key -> the columns of the source that it names; no column has two parts to play."""
         return {}
+
+    def problems(self, data: Data) -> list[Problem]:
+        """Returns what does not fit together among the options and with those of the data, each with its key; its place is added elsewhere."""
+        return []
 
     def sources(self) -> dict[str, str]:
         """Returns key -> what else is read beside model.source and data.source: a model, or data where the key ends so."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from launch.config.data import Data
+from launch.config.errors import Problem
 from launch.config.sections import Section
 from launch.config.tasks.base import Metrics, TaskSection
 from launch.config.tasks.ner import Ner
@@ -45,6 +46,21 @@ class Multitask(TaskSection):
         """Returns every task's own metrics under its name, and `score`, the mean of the first of each."""
         own: Metrics = {f"{name}_{metric}": better for name, part in self.tasks.items() for metric, better in (part.task.metrics() or {}).items()}
         return {"score": "max", **own, "loss": "min"}
+
+    def problems(self, data: Data) -> list[Problem]:
+        """All tasks have the same splits, and share an encoder that packs no texts."""
+        problems = []
+        splits = {name: (part.data or data).split_names() for name, part in self.tasks.items()}
+        for name, part in self.tasks.items():
+            if getattr(part.task, "packing", False):
+                what = "has no meaning for a task that shares its encoder"
+                problems.append(Problem(what, key=f"task.tasks.{name}.task.packing", fix="delete it"))
+            for split in ("validation", "test"):
+                other = next((other for other, names in splits.items() if split in names), None)
+                if other is not None and split not in splits[name]:
+                    what, fix = f"{name} has no {split} split, and {other} has one", "name or cut one for each task, or for none"
+                    problems.append(Problem(what, key=f"task.tasks.{name}.data" if part.data else "data.splits", fix=fix))
+        return problems
 
     def usage(self) -> Sequence[str]:
         first = next(iter(self.tasks))

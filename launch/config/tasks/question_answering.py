@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from launch.config.data import Data
+from launch.config.errors import Problem
 from launch.config.tasks.base import Metrics, TaskSection
 
 
@@ -40,3 +42,9 @@ class QuestionAnswering(TaskSection):
     def columns(self) -> dict[str, list[str]]:
         article = {"task.article": [self.article]} if self.article else {}
         return {"task.question": [self.question], "task.context": [self.context], "task.answers": [self.answers], **article}
+
+    def problems(self, data: Data) -> list[Problem]:
+        """Windows share at most half of their tokens."""
+        most = self.max_length // 2
+        what = f"{self.stride} tokens that neighbouring windows share, of the {self.max_length} of a window"
+        return [Problem(what, key="task.stride", allowed=f"up to {most}")] if self.stride > most else []

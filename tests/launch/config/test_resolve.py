@@ -6,6 +6,8 @@ from launch.config.durations import parse_duration
 from launch.config.errors import ConfigError
 from launch.config.resolve import BatchArithmetic, resolve, resolve_batches, steps_per_epoch, total_steps
 
+MULTITASK = "{kind: multitask, tasks: {a: {task: {kind: text_classification, text: x, label: y}}, b: {task: {kind: ner}}}}"
+
 
 @pytest.mark.parametrize(
     ("arguments", "micro", "accumulation"),
@@ -91,6 +93,14 @@ def test_last_smaller_batch_is_a_step():
             "train.unfreeze_at",
             "'classifier.*' matches nothing that model.freeze freezes",
         ),
+        (
+            ["task={kind: question_answering, max_length: 40, stride: 30}"],
+            "task.stride",
+            "30 tokens that neighbouring windows share, of the 40 of a window",
+        ),
+        ([f"task={MULTITASK}", "task.tasks.b.data={source: x}"], "task.tasks.b.data", "b has no validation split, and a has one"),
+        ([f"task={MULTITASK}", "task.tasks.a.task.packing=true"], "task.tasks.a.task.packing", "has no meaning for a task that shares its encoder"),
+        (["model.source=stages.mlm"], "model.source", "'stages.mlm' is the model of a pipeline's stage, which a pipeline's overrides alone name"),
         (
             ["model.freeze=['bert.*']", "train.duration=9 steps", "train.unfreeze_at={2 steps: ['bert.*'], 3 steps: ['bert.encoder.*']}"],
             "train.unfreeze_at",

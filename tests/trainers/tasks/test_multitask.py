@@ -171,10 +171,6 @@ def test_what_is_exported_predicts_for_each_task(values: dict[str, Any], tmp_pat
     ("part", "message"),
     [
         ({"task": {"kind": "text_classification", "text": "words", "label": "label", "max_length": 16}}, "task.tasks.other.task.text: there is no"),
-        (
-            {"task": {"kind": "text_classification", "text": "text", "label": "label", "max_length": 16, "packing": True}},
-            "task.tasks.other.task.packing: has no meaning",
-        ),
         ({"task": {"kind": "ner", "max_length": 99}}, "task.tasks.other.task.max_length: 99 tokens"),
         ({"task": {"kind": "ner", "max_length": 16}, "data": {"source": "./nowhere"}}, "task.tasks.other.data.source: there is no .*nowhere"),
     ],
@@ -190,11 +186,4 @@ def test_what_is_to_be_typed_about_bad_rows_names_the_data_of_its_task(task: str
     path = Path(values["task"]["tasks"][task].get("data", values["data"])["source"])
     path.write_text(f"{path.read_text()}\nunlabelled\n")
     with pytest.raises(ConfigError, match=rf"(?m)^    try: mend them, or {fix} to leave them out"):
-        build(values)
-
-
-def test_a_split_that_one_task_lacks_is_named(values: dict[str, Any]) -> None:
-    names = values["task"]["tasks"]["names"]
-    names["data"] = {key: value for key, value in names["data"].items() if key != "validation_fraction"}
-    with pytest.raises(ConfigError, match=r"task\.tasks\.names\.data: names has no validation split, and mood has one"):
         build(values)

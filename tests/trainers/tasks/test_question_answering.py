@@ -128,11 +128,6 @@ def test_what_cannot_be_used_is_named_with_its_place(changes: dict[str, Any], me
         built(bert, one_question(tmp_path / "squad.json", **changes))
 
 
-def test_windows_that_share_more_than_they_hold_are_refused(bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task\.stride: 20 tokens that neighbouring windows share, of the 32 of a window\n    allowed: up to 16"):
-        built(bert, tiny_squad(tmp_path / "squad.json", 4), {"stride": 20})
-
-
 def test_a_file_of_another_layout_is_refused_with_its_line(bert: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"question": 1}\n{"question": 2}\n')
     with pytest.raises(ConfigError, match=r"a\.json:2: data\.format: is no SQuAD file: Extra data"):
