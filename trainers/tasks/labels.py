@@ -100,6 +100,16 @@ def missing_classes(present: set[int], names: Sequence[str], limit: int | None) 
     return [f"warning: no sample to train on is of the class {' or '.join(missing[:20])}{why}"]
 
 
+def single_values(numbers: Mapping[str, Sequence[float]], limit: int | None) -> list[str]:
+    """Returns a warning for each split whose rows all have the same number."""
+    why = f"; data.limit takes the first {limit} of each split" if limit else ""
+    return [
+        f"warning: all {len(values)} labels of the {split} split are {values[0]:g}: nothing to tell apart, and a correlation with them counts as 0{why}"
+        for split, values in numbers.items()
+        if len(set(values)) == 1
+    ]
+
+
 def _check_first_number(train: Split, column: str, names: Sequence[str]) -> None:
     """Raises ConfigError for numbers that count the classes from 1: all but the last would be taken for the class after them."""
     found = {_canonical(raw) for raw in train.columns[column]}

@@ -23,7 +23,7 @@ from trainers.reading.columns import Indices
 from trainers.reading.rows import BadRows, Split
 from trainers.reports.rendering import escaped
 from trainers.tasks import Batch
-from trainers.tasks.labels import Labels, missing_classes
+from trainers.tasks.labels import Labels, missing_classes, single_values
 from trainers.texts.packing import first_position, pack, prove_packed_texts
 from trainers.texts.tokenising import TEXTS_AT_ONCE, check_positions, is_whole, progress_bar, text_problem, tokenizer_facts
 from trainers.texts.tokens import ROWS_PER_CHUNK, PadTokens, TokenDataset, write_tokens
@@ -129,6 +129,8 @@ def prepare(experiment: Experiment, read_labels: ReadLabels, folder: Path) -> No
     notes = list(labels.notes)
     if labels.names:
         notes += missing_classes(set(rows["train"].columns[options.label]), labels.names, data.limit)
+    else:
+        notes += single_values({name: list(split.columns[options.label]) for name, split in rows.items()}, data.limit)
     write_facts(folder, num_samples, notes, bad_rows, label_names=labels.names, **tokenizer_facts(tokenizer))
 
 

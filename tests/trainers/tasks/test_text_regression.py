@@ -23,14 +23,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLRANK_CACHE", str(tmp_path / "cache"))
 
 
-def built(bert: Path, folder: Path, ratings: list[object], **task: Any) -> Task:
+def built(bert: Path, folder: Path, ratings: list[object], data: dict[str, Any] | None = None, **task: Any) -> Task:
     rows = "".join(f"good film\t{rating}\n" for rating in ratings)
     (folder / "rated.tsv").write_text(f"text\trating\n{rows}")
     values = {
         "name": "tiny",
         "model": {"source": str(bert)},
         "task": {"kind": "text_regression", "text": "text", "label": "rating", "max_length": 16, **task},
-        "data": {"source": str(folder / "rated.tsv"), "splits": {"validation": None}},
+        "data": {"source": str(folder / "rated.tsv"), "splits": {"validation": None}, **(data or {})},
         "train": {"duration": "1 epoch", "global_batch_size": 8},
         "optimizer": {"lr": 1e-3},
     }
@@ -72,6 +72,18 @@ def test_a_label_beyond_single_precision_is_named_with_its_place(label: str, ber
 def test_one_value_for_everything_is_refused(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.label: all labels of the column 'rating' are 3"):
         built(bert, tmp_path, [3, 3.0, "3"])
+
+
+def test_a_split_of_one_value_is_told_since_nothing_correlates_with_it(bert: Path, tmp_path: Path) -> None:
+    task = built(bert, tmp_path, [0, 1, 2, 3, 4], {"validation_fraction": 0.2})
+    value = float(task.dataset("validation")[0, 0]["label"])
+    assert task.notes == [
+        f"warning: all 1 labels of the validation split are {value:g}: nothing to tell apart, and a correlation with them counts as 0"
+    ]
+    (note,) = built(bert, tmp_path, [0, 0, 1], {"limit": 2}).notes
+    assert note.startswith("warning: all 2 labels of the train split are 0: ")
+    assert note.endswith("; data.limit takes the first 2 of each split")
+    assert built(bert, tmp_path, [0, 1]).notes == []
 
 
 def test_a_saved_model_gives_one_number(bert: Path, tmp_path: Path) -> None:
