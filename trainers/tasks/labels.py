@@ -104,7 +104,7 @@ def single_values(numbers: Mapping[str, Sequence[float]], limit: int | None) -> 
     """Returns a warning for each split whose rows all have the same number."""
     why = f"; data.limit takes the first {limit} of each split" if limit else ""
     return [
-        f"warning: all {len(values)} labels of the {split} split are {values[0]:g}: nothing to tell apart, and a correlation with them counts as 0{why}"
+        f"warning: all {len(values)} labels of the {split} split are {values[0]:g}: nothing to tell apart, and a correlation is 0{why}"
         for split, values in numbers.items()
         if len(set(values)) == 1
     ]

@@ -77,9 +77,7 @@ def test_one_value_for_everything_is_refused(bert: Path, tmp_path: Path) -> None
 def test_a_split_of_one_value_is_told_since_nothing_correlates_with_it(bert: Path, tmp_path: Path) -> None:
     task = built(bert, tmp_path, [0, 1, 2, 3, 4], {"validation_fraction": 0.2})
     value = float(task.dataset("validation")[0, 0]["label"])
-    assert task.notes == [
-        f"warning: all 1 labels of the validation split are {value:g}: nothing to tell apart, and a correlation with them counts as 0"
-    ]
+    assert task.notes == [f"warning: all 1 labels of the validation split are {value:g}: nothing to tell apart, and a correlation is 0"]
     (note,) = built(bert, tmp_path, [0, 0, 1], {"limit": 2}).notes
     assert note.startswith("warning: all 2 labels of the train split are 0: ")
     assert note.endswith("; data.limit takes the first 2 of each split")
