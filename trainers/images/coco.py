@@ -184,7 +184,10 @@ def _read_split(file: _AnnotationFile, pictures: FilesBelow, names: Sequence[str
             bad_rows.add(f"{origin}: {place}", missing)
             continue
         size = (image.get("width"), image.get("height"))
-        listed.append((path, size if all(isinstance(edge, int) for edge in size) else None, image["id"]))
+        if not all(edge is None or (isinstance(edge, int | float) and edge == edge // 1) for edge in size):
+            bad_rows.add(f"{origin}: {place}", f"its width {shortened(repr(size[0]))} or height {shortened(repr(size[1]))} is no whole number")
+            continue
+        listed.append((path, None if None in size else size, image["id"]))
     for place, record in _objects(file.annotations):
         problem = _object_problem(record, file.names, objects)
         if problem:
@@ -223,6 +226,8 @@ def _object_problem(record: Any, names: Mapping[int, str], objects: Mapping[Any,
         return f"is of a picture that the file does not list: image_id {record.get('image_id')!r}"
     if not _is_known(record, names):
         return f"is of a category that the file does not list: category_id {record.get('category_id')!r}"
+    if record.get("iscrowd") not in (None, 0, 1):
+        return f"its iscrowd {shortened(repr(record['iscrowd']))} is neither 0 nor 1"
     return None
 
 

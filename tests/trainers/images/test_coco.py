@@ -118,6 +118,23 @@ def test_annotations_of_no_picture_or_category_are_named(folder):
     ]
 
 
+def test_values_of_another_type_are_not_taken_for_another_meaning(folder):
+    def edit(content):
+        content["annotations"][0]["iscrowd"] = "0"
+        content["images"][1]["width"] = "32"
+        content["images"][2] |= {"width": 32.5, "height": None}
+        content["images"][3] |= {"width": 32.0, "height": 24.0}
+        del content["images"][4]["height"]
+
+    change(folder, edit)
+    place = f"{folder}/train.json"
+    assert bad(folder) == [
+        f"{place}: images[1]: its width '32' or height 24 is no whole number",
+        f"{place}: images[2]: its width 32.5 or height None is no whole number",
+        f"{place}: annotations[0]: its iscrowd '0' is neither 0 nor 1",
+    ]
+
+
 def test_broken_json_is_named_with_its_line(folder):
     path = folder / "val.json"
     path.write_text('{"images": [],\n "annotations": [}\n')
