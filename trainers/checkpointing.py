@@ -32,6 +32,7 @@ from trainers.checkpoints.restoring import SavedWeights, refuse_other_optimizer,
 from trainers.data_facts import data_facts, facts_to_compare
 from trainers.engine import Engine
 from trainers.models.model_files import ModelFiles, WholeModel
+from trainers.once import let_read
 from trainers.tasks import Task
 
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
@@ -251,6 +252,7 @@ class Checkpoints:
             if not is_main:
                 self._failures_in_a_row = 0
                 return
+            let_read(temporary)
             publish(temporary, path, {"step": state["step"], "world_size": state["world_size"]})
             prune(self._run, self._options.keep, state["best_step"] if self._options.keep_best else None)
             self._failures_in_a_row = 0

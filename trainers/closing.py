@@ -14,6 +14,7 @@ from launch.config.run_dir import Cause, RunDir, update_status
 from trainers.checkpoints.manifest import sorted_checkpoints
 from trainers.engine import Engine
 from trainers.loop import Training
+from trainers.once import let_read
 from trainers.stopping import StopAgreed, StopRequests
 
 
@@ -66,6 +67,7 @@ def save_model(training: Training, weights: dict[str, Tensor]) -> None:
     temporary = training.run.model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     training.checkpoints.files.export(training.engine.exported(training.model), temporary, weights)
+    let_read(temporary)
     shutil.rmtree(training.run.model, ignore_errors=True)
     temporary.rename(training.run.model)
 

@@ -66,7 +66,15 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     temporary.mkdir()
     try:
         make(temporary)
+        let_read(temporary)
         shutil.rmtree(folder, ignore_errors=True)  # a folder that is not whole, from an older format
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def let_read(folder: Path) -> None:
+    """Makes every file below a folder as readable as the folder: safetensors writes for the owner alone (0600), whatever the umask says."""
+    allowed = folder.stat().st_mode & 0o666
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        path.chmod(path.stat().st_mode & 0o111 | allowed)

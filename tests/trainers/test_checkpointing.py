@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
             run.progress.best_step = 2
         run.save()
     assert run.names() == ["checkpoint-2", "checkpoint-5", "checkpoint-6"]
+
+
+def test_others_may_read_a_checkpoint_if_they_may_read_its_folder(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    before = os.umask(0o027)
+    try:
+        run.step()
+        run.save()
+        assert run.names() == ["checkpoint-1"]
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "checkpoints" / "checkpoint-1").iterdir()} == {oct(0o640)}
 
 
 def test_the_best_goes_too_if_it_is_not_wanted(tmp_path: Path) -> None:
