@@ -186,8 +186,20 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     if len(label_names) > MOST_CATEGORIES:
         what = f"{len(label_names)} categories, and masks have room for {MOST_CATEGORIES}"
         raise ConfigError(Problem(what, key="task.label_names", fix="task.label_names=[...] of those that matter"))
+    if options.masks is not None:
+        _check_ids(annotated, options.masks)
     reader = MaskReader(options, label_names, annotated, Path(str(locate(data.source, "data.source"))))
     write_annotated(experiment, folder, annotated, reader, options.channels, label_names, bad_rows)
+
+
+def _check_ids(annotated: Annotated, masks: str) -> None:
+    """Raises ConfigError for a category that no mask file can hold: no picture would have it."""
+    for split, names in annotated.names_by_id.items():
+        wrong = next((category for category, name in names.items() if name in annotated.label_names and not 0 <= category < 256), None)
+        if wrong is not None:
+            what = f"the category {names[wrong]!r} has the id {wrong}, and the pictures of {masks} hold ids from 0 to 255"
+            fix = "other ids; or task.masks=null, which draws the outlines"
+            raise ConfigError(Problem(what, annotated.splits[split].origin, "task.masks", fix=fix))
 
 
 class MaskReader(TargetReader):

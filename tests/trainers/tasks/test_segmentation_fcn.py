@@ -122,6 +122,14 @@ def test_masks_of_files_are_category_ids(coco, tmp_path):
         built(coco, masks="masks")
 
 
+def test_a_category_that_no_mask_file_can_hold_is_refused(coco):
+    for name in ("train.json", "val.json"):
+        (coco / name).write_text((coco / name).read_text().replace('"id": 7,', '"id": 300,').replace('"category_id": 7,', '"category_id": 300,'))
+    with pytest.raises(ConfigError, match=r"train\.json: task\.masks: the category 'red' has the id 300, and the pictures of masks hold ids"):
+        built(coco, masks="masks")
+    assert built(coco).label_names == ["green", "red"]
+
+
 def test_a_picture_that_is_not_the_annotated_one_and_one_that_is_broken_are_named(coco):
     write_squares(coco / "pictures/train_0.png", [], size=(24, 32))
     (coco / "pictures/val_1.png").write_bytes(b"no picture")
