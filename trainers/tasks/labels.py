@@ -60,7 +60,7 @@ def read_labels(splits: Mapping[str, Split], options: TextClassification | Pictu
             value = _canonical(raw)
             number = None if value is None else numbers.get(value)
             if number is None:
-                is_missing = value is None and not isinstance(raw, (list, dict))
+                is_missing = value is None and not isinstance(raw, (list, dict)) and raw not in (math.inf, -math.inf)
                 what = "the label is missing" if is_missing else f"the label {raw!r} is not a class"
                 bad_rows.add(split.place(index), what, allowed=_listed(names))
             result[name].append(number)
@@ -160,7 +160,7 @@ def _sorted_classes(options: TextClassification | Pictures, train: Split) -> lis
     if len(found) < 2:
         what = f"all labels of the column {options.label!r} are {found.pop()!r}" if found else f"the column {options.label!r} holds no label"
         raise ConfigError(Problem(what, where, key, allowed="two classes or more in the train split"))
-    if len(found) > MAX_CLASSES or all(isinstance(value, str) and parse_number(value) is not None for value in found):
+    if len(found) > MAX_CLASSES or _are_measured(found):
         fix = "task.label_threshold=0 if they are ratings; otherwise another task.label"
         raise ConfigError(Problem(f"the column {options.label!r} holds {len(found)} different values, which are no classes", where, key, fix=fix))
     if all(isinstance(value, int) for value in found):
@@ -168,14 +168,20 @@ def _sorted_classes(options: TextClassification | Pictures, train: Split) -> lis
     return sorted(found, key=str)
 
 
+def _are_measured(values: set[int | str]) -> bool:
+    """Returns whether all are numbers, and not all of them whole: nobody counts classes so."""
+    numbers = [parse_number(value) for value in values]
+    return None not in numbers and not all(number is not None and number.is_integer() for number in numbers)
+
+
 def _canonical(value: object) -> int | str | None:
-    """Returns a whole number as int (`1`, `"1"`, `1.0`, `true`), any other text stripped, None for nothing and for what is no single value."""
+    """Returns a whole number as int (`1`, `"1"`, `1.0`, `"1.0"`, `true`), any other text stripped, None for nothing and what is no single value."""
     if isinstance(value, float):
-        return None if math.isnan(value) else int(value) if value.is_integer() else str(value)
+        return None if not math.isfinite(value) else int(value) if value.is_integer() else str(value)
     if isinstance(value, int):
         return int(value)
     text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text or None
+    return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", text) else text or None
 
 
 def _listed(names: Sequence[str]) -> str:

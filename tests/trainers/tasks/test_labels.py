@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ def labels(
         ([1, 0, 1.0], ["0", "1"], [1, 0, 1]),
         ([True, False, True], ["0", "1"], [1, 0, 1]),
         (["1", "other", "1"], ["1", "other"], [0, 1, 0]),
+        (["1.0", "0.0", "1"], ["0", "1"], [1, 0, 1]),
+        (["1.5.0", "1_0", "1.5.0"], ["1.5.0", "1_0"], [0, 1, 0]),
+        (["9" * 30, "0", "0"], ["0", "9" * 30], [1, 0, 0]),
     ],
 )
 def test_the_sorted_values_of_train_are_the_classes(values: list[object], names: list[str], numbers: list[int]) -> None:
@@ -45,9 +49,9 @@ def test_a_label_that_train_lacks_names_its_row() -> None:
 
 
 def test_a_label_that_is_no_single_value_is_a_bad_row() -> None:
-    found, problems = labels(["a", "b", [1], {"c": 1}])
-    assert (found.names, found.numbers["train"]) == (["a", "b"], [0, 1, None, None])
-    assert problems == ["train.tsv:3: the label [1] is not a class", "train.tsv:4: the label {'c': 1} is not a class"]
+    found, problems = labels(["a", "b", [1], {"c": 1}, math.inf])
+    assert (found.names, found.numbers["train"]) == (["a", "b"], [0, 1, None, None, None])
+    assert problems == [f"train.tsv:{line}: the label {label} is not a class" for line, label in ((3, "[1]"), (4, "{'c': 1}"), (5, "inf"))]
 
 
 def test_given_names_may_stand_in_the_column_or_be_counted() -> None:
@@ -73,6 +77,7 @@ def test_ratings_are_split_at_the_threshold_and_ties_left_out() -> None:
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
+        ([1, 0, 0.5], {}, "3 different values, which are no classes"),
         (["a", "a"], {}, "all labels of the column 'label' are 'a'"),
         ([None, ""], {}, "the column 'label' holds no label"),
         ([0.5, 0.25, 0.75], {}, r"3 different values, which are no classes\n    try: task.label_threshold=0"),
