@@ -120,11 +120,18 @@ def _check_first_number(train: Split, column: str, names: Sequence[str]) -> None
 
 
 def _numbers_of(names: Sequence[str]) -> dict[int | str, int]:
-    """Returns name -> class number; a class may also stand as its number, unless that is the name of another."""
+    """Returns name -> class number; a class may also stand as its number, unless that is the name of another.
+
+    Raises:
+        ConfigError: two names that nobody could tell apart in a column: 1 and 01.
+    """
     numbers: dict[int | str, int] = {}
     for number, name in enumerate(names):
         value = _canonical(name)
-        numbers[name if value is None else value] = number
+        first = numbers.setdefault(name if value is None else value, number)
+        if first != number:
+            what = f"the classes {names[first]!r} and {name!r} are one: what stands in a column means both"
+            raise ConfigError(Problem(what, key="task.label_names", allowed="names that are different as texts without spaces and as whole numbers"))
     for number in range(len(names)):
         numbers.setdefault(number, number)
     return numbers

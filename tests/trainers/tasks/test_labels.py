@@ -64,6 +64,12 @@ def test_names_that_are_numbers_come_before_counting() -> None:
     assert labels(["1", "0"], label_names=["1", "0"])[0].numbers["train"] == [0, 1]
 
 
+@pytest.mark.parametrize("names", [["1", "01"], ["1", "1.0"], ["a", " a"]])
+def test_two_names_of_one_class_are_refused(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"task\.label_names: the classes '.*' and '.*' are one"):
+        labels(names, class_names=names)
+
+
 def test_names_of_the_data_set_are_used() -> None:
     assert labels([1, 0], class_names=["bad", "good"])[0] == Labels(["bad", "good"], {"train": [1, 0]})
 
