@@ -72,13 +72,17 @@ def _read_image_folder(root: Path, wanted: Wanted, options: Pictures) -> tuple[d
         raise ConfigError(*missing)
     folders = {split: root / name for split, name in wanted.items()}
     names = options.label_names or class_folders(folders["train"])
-    problems, splits, passed_over = [], {}, Counter[str]()
+    problems, splits, passed_over, notes = [], {}, Counter[str](), []
     for split, folder in folders.items():
         unknown = [name for name in class_folders(folder) if name not in names]
         if unknown:
             what = f"the {split} split has classes that {'task.label_names' if options.label_names else 'train'} lacks: {', '.join(unknown)}"
             problems.append(Problem(what, str(folder), f"data.splits.{split}", allowed=", ".join(names[:20])))
             continue
+        loose = (entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+        num_loose = sum(os.path.splitext(name)[1].lower() in ENDINGS for name in loose)
+        if num_loose:
+            notes.append(f"warning: {num_loose} pictures of {folder} lie in no folder, so they have no class, and were passed over")
         paths: list[str] = []
         labels: list[str] = []
         for name in names:
@@ -90,7 +94,7 @@ def _read_image_folder(root: Path, wanted: Wanted, options: Pictures) -> tuple[d
         splits[split] = Split({options.image: paths, options.label: labels}, str(folder), range(len(paths)), False, {options.label: list(names)})
     if problems:
         raise ConfigError(*problems)
-    notes = [f"{count} files of {ending or 'no ending'} are no pictures and were passed over" for ending, count in passed_over.most_common(5)]
+    notes += [f"{count} files of {ending or 'no ending'} are no pictures and were passed over" for ending, count in passed_over.most_common(5)]
     return splits, notes
 
 

@@ -57,6 +57,14 @@ def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path):
     assert notes == ["1 files of .txt are no pictures and were passed over"]
 
 
+def test_pictures_beside_the_folders_of_the_classes_are_told(tmp_path):
+    folder = tiny_folder(tmp_path, num_each=1)
+    for name in ("1.png", "2.PNG", ".3.png"):
+        (folder / "train" / name).write_bytes(b"x")
+    _, notes = load(folder, splits={"validation": "val"})
+    assert notes == [f"warning: 2 pictures of {folder}/train lie in no folder, so they have no class, and were passed over"]
+
+
 def test_a_class_that_train_lacks_is_named(tmp_path):
     folder = tiny_folder(tmp_path, num_each=1)
     (folder / "val/violet").mkdir()
