@@ -168,6 +168,8 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     cut = _Cut()
     num_samples = {name: write_tokens(folder / f"{name}.arrow", _tokenised(split, options, tokenizer, cut)) for name, split in rows.items()}
     notes = [*tags.notes, *cut.notes(options.max_length), *_missing_types(rows["train"].columns[options.tags], tags)]
+    judged = {name: split.columns[options.tags] for name, split in rows.items() if name != "train"}
+    notes += [f"warning: no sentence of the {name} split has a name: f1 is 0 there" for name, found in judged.items() if not any(map(any, found))]
     write_facts(folder, num_samples, notes, bad_rows, types=tags.types, **tokenizer_facts(tokenizer))
 
 

@@ -107,6 +107,11 @@ def test_names_beyond_the_longest_input_are_missed_and_noted(bert: Path, tmp_pat
     assert float(metrics.compute()["recall"]) == pytest.approx(2 / 3)
 
 
+def test_a_split_without_a_name_to_find_is_told(bert: Path, tmp_path: Path) -> None:
+    task = built(bert, tmp_path, validation="the\tO\nfilm\tO\n")
+    assert task.notes == ["warning: no sentence of the validation split has a name: f1 is 0 there"]
+
+
 def test_the_illustration_marks_what_was_found(bert: Path, tmp_path: Path) -> None:
     task: Any = built(bert, tmp_path)
     shown = task.illustrate(Says([[0, 3, 0, 0, 0], [0, 0, 0, 1, 0]]), "train", lambda batch: batch, tmp_path)
