@@ -78,7 +78,8 @@ def divide(splits: Mapping[str, Split], data: Data, seed: int, by: str | None = 
     for name, split in divided.items():
         if not len(split):
             fraction = (fractions | {"train": data.train_fraction}).get(name)
-            what = f"the {name} split has no samples" + (f": {fraction:g} of {len(splits['train'])} rows is none" if fraction else "")
+            whole = f"{len(splits['train'])} rows" if by is None else f"{len(_units(splits['train'], by))} different values of the column {by!r}"
+            what = f"the {name} split has no samples" + (f": {fraction:g} of {whole} is none" if fraction else "")
             what += f"; left out: {', '.join(left_out)}" if left_out else ""
             raise ConfigError(Problem(what, where=split.origin, key=f"data.{name}_fraction" if fraction else f"data.splits.{name}"))
     if data.limit is not None:

@@ -269,6 +269,12 @@ def test_what_belongs_together_is_not_torn_apart() -> None:
     assert all({titles[n] for n in parts["train"]}.isdisjoint({titles[n] for n in parts[name]}) for name in ("validation", "test"))
 
 
+def test_a_share_of_too_few_units_says_what_is_counted() -> None:
+    train = Split({"title": ["a"] * 12}, "a.json", range(12), is_text_file=False)
+    with pytest.raises(ConfigError, match=r"validation split has no samples: 0\.3 of 1 different values of the column 'title' is none"):
+        divide({"train": train}, Data(source="x", validation_fraction=0.3), 0, by="title")
+
+
 def test_the_limit_counts_after_the_cut() -> None:
     assert {name: len(part) for name, part in cut(100, validation_fraction=0.3, limit=20).items()} == {"train": 20, "validation": 20}
 

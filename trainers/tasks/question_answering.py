@@ -162,8 +162,14 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     splits = load_splits(data, fields | ({by: "task.article"} if by else {}), bad_rows)
     rows = {name: usable_questions(split, options, tokenizer, bad_rows) for name, split in splits.items()}
     bad_rows.check()
-    counts = {name: write_questions(folder, name, split, options, tokenizer) for name, split in divide(rows, data, experiment.seed, by).items()}
-    notes = [f"{name}: {num_questions} questions in {num_windows} windows" for name, (num_questions, num_windows) in counts.items()]
+    divided = divide(rows, data, experiment.seed, by)
+    counts = {name: write_questions(folder, name, split, options, tokenizer) for name, split in divided.items()}
+    notes = [
+        f"warning: no question of the {name} split has an answer"
+        for name, split in divided.items()
+        if not any(answers["text"] for answers in split.columns[options.answers])
+    ]
+    notes += [f"{name}: {num_questions} questions in {num_windows} windows" for name, (num_questions, num_windows) in counts.items()]
     num_samples = {name: num_windows if name == "train" else num_questions for name, (num_questions, num_windows) in counts.items()}
     write_facts(
         folder,

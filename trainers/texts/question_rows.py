@@ -132,7 +132,7 @@ def _answer_problem(context: str, answers: object, may_be_none: bool) -> str | N
     if not texts and not may_be_none:
         return "there is no answer (task.no_answer=true if there may be none)"
     for text, start in zip(texts, starts, strict=True):
-        if not isinstance(text, str) or not text.strip() or not isinstance(start, int):
+        if not isinstance(text, str) or not text.strip() or not isinstance(start, int) or isinstance(start, bool):
             return f"the answer {text!r} at {start!r} is empty, or no text at a number"
         if not 0 <= start <= len(context) - len(text):
             return f"the answer {shortened(text)!r} at {start} lies outside of the context of {len(context)} characters"

@@ -112,6 +112,7 @@ def test_the_loss_of_a_question_does_not_depend_on_its_batch(bert: Path, tmp_pat
         ({"answers": [{"text": "good", "answer_start": 400}]}, r"the answer 'good' at 400 lies outside of the context of 36 characters"),
         ({"answers": [{"text": "good", "answer_start": -3}]}, r"the answer 'good' at -3 lies outside of the context"),
         ({"answers": [{"text": "good", "answer_start": 4}]}, r"the answer 'good' does not stand at 4: there is 'film'"),
+        ({"answers": [{"text": "h", "answer_start": True}]}, r"the answer 'h' at True is empty, or no text at a number"),
         ({"answers": []}, r"there is no answer \(task\.no_answer=true if there may be none\)"),
         ({"answers": [{"text": "", "answer_start": 4}]}, r"the answer '' at 4 is empty"),
         ({"answers": [{"text": "good"}]}, r"has no 'answer_start'"),
@@ -174,6 +175,12 @@ def test_half_of_a_character_in_a_context_is_named(bert: Path, tmp_path: Path) -
     file = one_question(tmp_path / "squad.json", [{"text": "good", "answer_start": 12}], context="the film is good \ud800")
     with pytest.raises(ConfigError, match=r"qas\[0\]: .* has half of a character"):
         built(bert, file)
+
+
+def test_a_split_without_a_single_answer_is_told(bert: Path, tmp_path: Path) -> None:
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": [{"question": "what is it", "answers": []}]}]}]}))
+    assert built(bert, file, {"no_answer": True}).notes[0] == "warning: no question of the train split has an answer"
 
 
 def test_a_question_without_an_answer_is_learned_where_it_may_be(bert: Path, tmp_path: Path) -> None:
