@@ -112,7 +112,14 @@ class _Loader(yaml.SafeLoader):
             what = f"{shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
 
+    def refuse_tag(self, node: yaml.Node) -> None:
+        what = f"the tag {node.tag.replace(_CORE, '!!')} makes what no key takes: delete it"
+        raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
 
+
+_CORE = "tag:yaml.org,2002:"
+_TAGS = tuple(_CORE + name for name in ("null", "bool", "int", "float", "str", "seq", "map"))
+_Loader.yaml_constructors = {tag: _Loader.yaml_constructors[tag] for tag in _TAGS} | {None: _Loader.refuse_tag}  # no !!binary, !!set, ...
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -120,7 +127,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", "~nN"),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), [*_first] + ([""] if _tag == "null" else []))
+    _Loader.add_implicit_resolver(f"{_CORE}{_tag}", re.compile(f"(?:{_pattern})$"), [*_first] + ([""] if _tag == "null" else []))
 
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -135,12 +142,14 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Loader.add_constructor(f"{_CORE}int", _construct_int)
+_Loader.add_constructor(f"{_CORE}float", _construct_float)
 
 
 def _construct(loader: _Loader, node: yaml.Node, key: KeyPath, path: Path, lines: dict[KeyPath, int], problems: list[Problem]) -> Any:
     """Returns the value of a node; notes the line of every key below it, and keys that stand twice."""
+    if node.tag not in _TAGS:
+        loader.refuse_tag(node)
     if isinstance(node, yaml.MappingNode):
         values: dict[Any, Any] = {}
         for key_node, value_node in node.value:

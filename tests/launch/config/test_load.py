@@ -140,6 +140,13 @@ def test_value_that_its_yaml_tag_cannot_read_names_its_line(experiment_file):
     assert problems(experiment_file, text=text) == ["tiny.yaml:13: not valid YAML: 'abc' cannot be read as bool"]
 
 
+@pytest.mark.parametrize("value", ["!!binary aGVsbG8=", "!!timestamp 2020-01-01", "!!set {a, b}", "!mine [1]"])
+def test_yaml_tag_of_what_no_key_takes_is_refused_with_its_line(experiment_file, value):
+    text = experiment_file.read_text() + f"seed: {value}\n"
+    tag = value.partition(" ")[0]
+    assert problems(experiment_file, text=text) == [f"tiny.yaml:13: not valid YAML: the tag {tag} makes what no key takes: delete it"]
+
+
 def test_word_that_is_not_possible_names_the_nearest(experiment_file):
     found = problems(experiment_file, "optimizer.name=adamx")
     assert found[0].startswith("'optimizer.name=adamx': 'adamx' is not possible; did you mean 'adam")
@@ -252,7 +259,7 @@ def test_origins_name_file_and_line(experiment_file):
         ("# bert_sst2: every va", "the file holds nothing but comments"),
         ("- a\n", "tiny.yaml:1: the file is not a block of 'key: value' lines"),
         ("a: [1\n", "tiny.yaml:2: not valid YAML"),
-        ("a: !!python/object:os.system x\n", "not valid YAML: could not determine a constructor"),
+        ("a: !!python/object:os.system x\n", "not valid YAML: the tag !!python/object:os.system makes what no key takes"),
         ("a:\t- b\n", "not valid YAML"),
         ("a: x\0y\n", "tiny.yaml: not valid YAML: unacceptable character #x0000"),
         ("a: [*.bias]\n", "quotes around what begins with *"),
