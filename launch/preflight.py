@@ -154,6 +154,14 @@ def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Proble
     ]
 
 
+def check_weights(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+    if probe.unreachable_weights is None:
+        return []
+    what = f"its weights are not in torch's cache, and {probe.unreachable_weights} does not answer"
+    fix = "fullrank fetch where there is a network, with TORCH_HOME on a shared disk; or weights=null for random ones, or model.weights=FILE"
+    return [plan.loaded.problem("model.source", what, fix=fix)]
+
+
 def check_hub(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
     if probe.unreachable_hub is None:
         return []
@@ -258,6 +266,7 @@ MACHINE_CHECKS: dict[str, Check] = {
 EXPERIMENT_MACHINE_CHECKS: dict[str, ExperimentCheck] = {
     "packages": check_packages,
     "hub": check_hub,
+    "weights": check_weights,
     "memory": check_memory,
     "wandb": check_wandb,
 }
@@ -275,6 +284,7 @@ WHEN_FINE: dict[str, str] = {
     "launcher": "installed",
     "packages": "what the training imports is installed",
     "hub": "answers, or nothing is needed of it",
+    "weights": "torchvision's are here or their server answers, or none of them are needed",
     "offload": "to somewhere else than where it is, or none",
     "engine": "what it imports is installed",
     "memory": "what a rank will hold fits, as far as it is known",

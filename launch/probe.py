@@ -19,10 +19,10 @@ from launch.checks.unfit_models import find_unfit_models
 from launch.checks.unfit_sources import find_unfit_sources
 from launch.config.errors import Problem
 from launch.config.experiment import Experiment
-from launch.config.hub import hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
+from launch.config.hub import has_torchvision_weights, hub_endpoint, is_hub_cached, is_hub_offline, is_reachable
 from launch.config.prepared import read_prepared
 from launch.config.row_files import file_of_split
-from launch.config.sources import HubName, LocalPath, Source, parse_model, parse_source
+from launch.config.sources import HubName, LocalPath, Source, TorchvisionModel, parse_model, parse_source
 from launch.gpus import Gpu, probe_gpus
 from launch.near_paths import find_near_paths
 from launch.sizes.model_files import probe_model_size
@@ -51,6 +51,9 @@ TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "datasets")
 
 DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
 """One folder a GPU, where NVIDIA's driver is loaded."""
+
+WEIGHTS_SERVER = "https://download.pytorch.org"
+"""Where the weights that torchvision names lie. Source: torchvision's models/*.py."""
 
 _FIRST_PORT, _NUM_PORTS = 20000, 12000
 """Ports 20000 to 31999: below 32768, where Linux begins to hand out ephemeral ports (enroot#243)."""
@@ -125,6 +128,7 @@ class ExperimentProbe(Probe):
         weights: what model.weights names.
         others: what the task's own keys name (task.teacher).
         missing_code: what is wrong with model.class and task.file, as far as reading the files tells.
+        unreachable_weights: the server of torchvision's weights, if they must be fetched and it does not answer.
         unfit_sources: what is wrong with local sources that are there, as far as names and first lines tell.
     """
 
@@ -141,6 +145,7 @@ class ExperimentProbe(Probe):
     others: Mapping[str, Source] = field(default_factory=dict)
     missing_code: tuple[Problem, ...] = ()
     unfit_sources: tuple[Problem, ...] = ()
+    unreachable_weights: str | None = None
     near_paths: dict[str, str] = field(default_factory=dict)
 
 
@@ -177,6 +182,7 @@ def probe_experiment(experiment: Experiment, run_path: Path, experiment_file: Pa
         weights=_weights(experiment),
         size=probe_model_size(experiment, model),
         missing_code=tuple(find_missing_code(experiment, experiment_file)),
+        unreachable_weights=_unreachable_weights(model),
         unfit_sources=(*find_unfit_models(experiment, model, others), *find_unfit_sources(experiment, data)),
     )
 
@@ -317,6 +323,13 @@ def _unreachable_hub(named: set[str]) -> str | None:
     """Returns the hub's URL if something is needed of it and it does not answer."""
     endpoint = hub_endpoint()
     return endpoint if named and not is_hub_offline() and not is_reachable(endpoint) else None
+
+
+def _unreachable_weights(model: Source) -> str | None:
+    """Returns the server that torchvision's weights come from, if they are wanted, not in torch's cache, and it does not answer."""
+    if not isinstance(model, TorchvisionModel) or model.weights is None or has_torchvision_weights(model.name):
+        return None
+    return None if is_reachable(WEIGHTS_SERVER) else WEIGHTS_SERVER
 
 
 def is_wandb_logged_in() -> bool:

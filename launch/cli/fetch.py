@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import typer
 from launch.cli.options import Json, Overrides, complete_experiment
 from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError, PreflightError, Problem, install_words
-from launch.config.hub import hub_home
+from launch.config.hub import hub_home, torch_home
 from launch.config.load import load_experiment
 from launch.config.pipeline import find_pipeline, load_pipeline
 from launch.config.resolve import resolve
@@ -30,8 +29,10 @@ Fetchable = Annotated[
 def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = False) -> None:
     path = find_pipeline(experiment)
     stages = load_pipeline(path, overrides or ()) if path else None
-    wanted = [(stage.experiment, stages.checked(stage)) for stage in stages.stages] if stages else [(experiment, tuple(overrides or ()))]
-    resolved = [resolve(load_experiment(*one)) for one in wanted]
+    wanted = (
+        {stage.name: (stage.experiment, stages.checked(stage)) for stage in stages.stages} if stages else {"": (experiment, tuple(overrides or ()))}
+    )
+    resolved = [resolve(load_experiment(*one)) for one in wanted.values()]
     missing = missing_training_packages()
     if missing:
         raise PreflightError(Problem(f"{', '.join(missing)} not installed in {sys.executable}", fix=install_words("train")))
@@ -39,13 +40,14 @@ def fetch(experiment: Fetchable, overrides: Overrides = None, as_json: Json = Fa
     problems: list[dict[str, Any]] = []
     environment: dict[str, str] = {}
     code = EXIT_DONE
-    for (name, words), settings in zip(wanted, resolved, strict=True):
+    for (stage, (name, words)), settings in zip(wanted.items(), resolved, strict=True):
         command = [sys.executable, "-P", "-m", "trainers.downloads.fetch", name, *words]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
         answer = _answer(ended)
         for part in answer["fetched"]:
             fetched.setdefault((part["part"], part["source"], str(part["path"])), part)
-        problems += [problem for problem in answer["problems"] if problem not in problems]
+        found = [problem | ({"where": problem["where"] or f"stage {stage}"} if stage else {}) for problem in answer["problems"]]
+        problems += [problem for problem in found if problem not in problems]
         environment |= needed_environment(parse_model(settings.model), parse_source(settings.data.source, "data.source"))
         code = code or ended.returncode
     if as_json:
@@ -64,7 +66,7 @@ def needed_environment(model: object, data: object) -> dict[str, str]:
     if isinstance(model, HubName) or isinstance(data, HubName):
         environment["HF_HOME"] = str(hub_home().absolute())
     if isinstance(model, TorchvisionModel):
-        environment["TORCH_HOME"] = os.environ.get("TORCH_HOME") or os.path.expanduser("~/.cache/torch")
+        environment["TORCH_HOME"] = str(torch_home().absolute())
     return environment | {"HF_HUB_OFFLINE": "1"}
 
 

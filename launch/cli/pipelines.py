@@ -109,7 +109,8 @@ def plan_next(started: Started, stage: Stage, typed: Sequence[str], strategy: st
         return plan_begun(run, how, typed, strategy, force)
     if not force:
         started.check_experiment(stage)
-    return make_plan(stage.experiment, started.pipeline.started(started.base, stage), **asdict(how), run_dir=run.path, origins=stage.origins)
+    words = started.pipeline.started(started.base, stage)
+    return make_plan(stage.experiment, words, **asdict(how), run_dir=run.path, origins=started.pipeline.origins(stage, words))
 
 
 def plan_later(started: Started, stage: Stage, typed: Sequence[str], strategy: str | None, force: bool) -> tuple[LaunchPlan, Probe]:
@@ -176,8 +177,8 @@ def plan_stages(pipeline: Pipeline, how: How, base: Path, machine: Machine | Non
 
 def checked_plan(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: Machine | None = None) -> tuple[ExperimentPlan, ExperimentProbe]:
     """Returns the plan of a stage before those it needs are done, with the models that they themselves begin with in the place of theirs."""
-    run_dir = pipeline.stage_dir(base, stage)
-    return make_plan(stage.experiment, pipeline.checked(stage), **asdict(how), run_dir=run_dir, machine=machine, origins=stage.origins)
+    words, run_dir = pipeline.checked(stage), pipeline.stage_dir(base, stage)
+    return make_plan(stage.experiment, words, **asdict(how), run_dir=run_dir, machine=machine, origins=pipeline.origins(stage, words))
 
 
 @contextmanager

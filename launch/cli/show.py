@@ -10,6 +10,7 @@ from typing import Any
 
 from launch.cli.tables import table
 from launch.config.errors import EXIT_DONE, FullrankError
+from launch.config.load import Origin
 from launch.config.tasks.language_modelling import LanguageModelling
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
@@ -92,8 +93,16 @@ def _memory_lines(plan: ExperimentPlan) -> list[str]:
 def _values(plan: LaunchPlan, kinds: tuple[str, ...]) -> list[str]:
     """Returns key, value and origin of the values from these kinds of places; the experiment's own file is named once, above."""
     own_line = f"experiment: {plan.loaded.path}:" if isinstance(plan, ExperimentPlan) else "\n"
-    rows = [(key, _shown(value.value), str(value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds]
+    rows = [(key, _shown(value.value), _from(key, value.origin)) for key, value in plan.values.items() if value.origin.kind in kinds]
     return table([(key, value, origin.replace(own_line, "line ")) for key, value, origin in rows])
+
+
+def _from(key: str, origin: Origin) -> str:
+    """Returns where a value came from, without the value, which stands beside it."""
+    name = (origin.detail or "").partition("=")[0]
+    if origin.kind != "override" or name == origin.detail:
+        return str(origin)
+    return "override" if name == key else f"override: {name}"
 
 
 def _shown(value: object) -> str:

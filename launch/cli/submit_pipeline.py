@@ -99,7 +99,8 @@ def plan_stage(pipeline: Pipeline, stage: Stage, how: How, base: Path, machine: 
     model, weights = named.get("model.source", probe.model), named.get("model.weights", probe.weights)
     probe = replace(probe, model=model, weights=weights, others={key: named.get(key, place) for key, place in probe.others.items()})
     options = Options(plan.run.path, 1, how.nodes, how.processes_per_node, plan.launcher)
-    return plan_experiment(load_experiment(stage.experiment, pipeline.started(base, stage), stage.origins), plan.strategy, probe, options), probe
+    words = pipeline.started(base, stage)
+    return plan_experiment(load_experiment(stage.experiment, words, pipeline.origins(stage, words)), plan.strategy, probe, options), probe
 
 
 def _before(submitted: Sequence[backend.Submitted]) -> Before | None:

@@ -164,7 +164,9 @@ class Evaluate(Section):
         parse_duration("1 epoch", ("epochs",)), description="How often the validation split is evaluated. null: only at the end."
     )
     metric: str = Field("loss", description="What 'best' and early stopping look at.")
-    mode: Literal["min", "max"] = Field("min", description="Whether a smaller or a larger metric is better.")
+    mode: Literal["min", "max"] = Field(
+        "min", description="Whether a smaller or a larger metric is better. Default: the metric's own direction; min for a task of one's own."
+    )
     early_stopping: EarlyStopping | None = Field(None, description="Stop when the metric no longer gains. null: never.")
     test: Literal["best", "last"] = Field("best", description="Which checkpoint the test split sees, once, at the end.")
     batch_size: Annotated[int, Field(gt=0)] | None = Field(None, description="Samples a process evaluates at once. null: twice the micro-batch.")

@@ -55,6 +55,17 @@ def is_hub_cached(name: HubName, kind: RepositoryKind, environment: Mapping[str,
     return False
 
 
+def torch_home() -> Path:
+    """Returns the folder of torch's own cache, by torch.hub's rules."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
+
+
+def has_torchvision_weights(name: str) -> bool:
+    """Returns whether torch's cache holds published weights of a model of torchvision."""
+    return any((torch_home() / "hub" / "checkpoints").glob(f"{name}[-_]*.pth"))
+
+
 def is_reachable(url: str, timeout_s: float = TIMEOUT_S) -> bool:
     """Returns whether the host of `url` accepts a connection; behind a proxy that cannot be asked, so yes."""
     if any(os.environ.get(name) for name in _PROXY_VARIABLES):

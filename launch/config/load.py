@@ -124,7 +124,8 @@ def find_shipped(name_or_path: str, kind: str) -> Path:
     if kind == "experiments" and pipeline.is_file():
         return pipeline
     if not path.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        folders = [folder, pipeline.parent] if kind == "experiments" else [folder]
+        names = sorted(p.stem for one in folders for p in one.glob("*.yaml"))
         near = suggest(name_or_path, names)
         what = f"there is no shipped {kind[:-1] if kind.endswith('s') else 'strategy'} {name_or_path!r}" + (
             f"; did you mean {near!r}?" if near else ""

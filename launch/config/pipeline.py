@@ -78,6 +78,11 @@ class Pipeline:
         """Returns overrides to plan a stage with before those it needs are done: their models stand where they themselves began."""
         return (*stage.overrides, *(f"{key}={self._origin(key, name)}" for key, name in stage.begins_with.items()))
 
+    def origins(self, stage: Stage, words: Sequence[str]) -> dict[str, Origin]:
+        """Returns where the overrides of `started` or `checked` stand: a stage's model at that stage."""
+        named = {word: stage.begins_with.get(word.partition("=")[0]) for word in words if word not in stage.overrides}
+        return {**stage.origins, **{word: Origin("pipeline", f"{FROM_STAGE}{name}") for word, name in named.items() if name}}
+
     def _origin(self, key: str, name: str) -> str:
         earlier = next(stage for stage in self.stages if stage.name == name)
         if key == "model.weights":

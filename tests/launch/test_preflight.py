@@ -141,3 +141,8 @@ def test_unfit_source_is_refused_as_input(make_plan, make_probe):
     probe = make_probe(unfit_sources=(Problem("there is no column 'nope'", "/data/train.csv", "task.text"),))
     with pytest.raises(ConfigError, match=r"task\.text: there is no column 'nope'"):
         preflight(make_plan(), probe)
+
+
+def test_weights_that_cannot_be_had_are_named(make_plan, make_probe):
+    found = problems(make_plan, make_probe, unreachable_weights="https://weights.example")
+    assert found == (PreflightError, ["its weights are not in torch's cache, and https://weights.example does not answer"])

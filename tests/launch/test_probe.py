@@ -110,6 +110,24 @@ def test_the_hub_is_asked_only_for_what_is_not_here(experiment_file, tmp_path, m
     assert asked == ["https://hub.example"]
 
 
+def test_weights_of_torchvision_are_in_its_cache_or_their_server_answers(experiment_file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("launch.probe.is_reachable", asked.append)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(source):
+        experiment = load_experiment(str(experiment_file), [f"model.source={source}", "data.source=./x"]).experiment
+        return probe_experiment(experiment, tmp_path / "run", experiment_file).unreachable_weights
+
+    assert unreachable("torchvision://resnet50?weights=null") is None
+    assert not asked
+    assert unreachable("torchvision://resnet50?weights=DEFAULT") == "https://download.pytorch.org"
+    assert asked == ["https://download.pytorch.org"]
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    (tmp_path / "hub/checkpoints/resnet50-11ad3fa6.pth").touch()
+    assert unreachable("torchvision://resnet50?weights=DEFAULT") is None
+
+
 def test_prepared_data_of_the_hub_needs_no_hub(experiment_file, tmp_path, monkeypatch):
     monkeypatch.setattr("launch.probe.read_prepared", lambda experiment: {"train": 7})
     answers = probe_experiment(load_experiment(str(experiment_file)).experiment, tmp_path / "run", experiment_file)

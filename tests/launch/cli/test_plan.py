@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 
 
 def test_plan_json_has_the_whole_arithmetic_the_command_and_the_files(fullrank, experiment_file, tmp_path):
@@ -31,7 +32,7 @@ def test_plan_json_has_the_whole_arithmetic_the_command_and_the_files(fullrank, 
 def test_plan_for_a_person_shows_origins_arithmetic_command_and_files(fullrank, experiment_file):
     out = fullrank("plan", experiment_file, "optimizer.lr=3e-5", "--strategy", "cpu", "--processes-per-node", "2").out
     assert out.startswith("tiny: 2 processes on the CPU, fp32, 2 epochs in batches of 32\n")
-    assert "override: optimizer.lr=3e-5" in out
+    assert re.search(r"(?m)^  optimizer.lr +3e-05 +override$", out)
     assert "  32 samples a step = 16 a process x 2 processes x 1 accumulated\n" in out
     assert "  optimizer steps: unknown: the data has not been fetched yet\n" in out
     assert "    attempts/0001/command.sh\n" in out

@@ -98,7 +98,11 @@ def test_last_smaller_batch_is_a_step():
             "task.stride",
             "30 tokens that neighbouring windows share, of the 40 of a window",
         ),
-        ([f"task={MULTITASK}", "task.tasks.b.data={source: x, splits: {validation: null}}"], "task.tasks.b.data", "b has no validation split, and a has one"),
+        (
+            [f"task={MULTITASK}", "task.tasks.b.data={source: x, splits: {validation: null}}"],
+            "task.tasks.b.data",
+            "b has no validation split, and a has one",
+        ),
         ([f"task={MULTITASK}", "task.tasks.a.task.packing=true"], "task.tasks.a.task.packing", "has no meaning for a task that shares its encoder"),
         (["model.source=stages.mlm"], "model.source", "'stages.mlm' is the model of a pipeline's stage, which a pipeline's overrides alone name"),
         (
