@@ -1,5 +1,5 @@
 # Two commands do everything, set-up included, with nothing but python >= 3.11:
-#   make quickstart    fine-tunes a real pretrained BERT (about two minutes of training on two CPU cores)
+#   make quickstart    fine-tunes a real pretrained BERT (about three minutes on two CPU cores, after the set-up)
 #   make test          checks style and types, then runs every test
 # PYTHON=/path/to/python chooses another interpreter. Everything that is installed goes into ./.venv.
 
