@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.config.annotation_files import QUICKLY_READ, read_annotation_file
@@ -13,23 +14,26 @@ from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.picture_files import find_cifar, find_idx, missing_folders
 from launch.config.row_files import kind_problem, row_format
+from launch.config.sound_files import is_audio_folder, recordings_of_splits
 from launch.config.sources import LocalPath, Source
-from launch.config.tasks import AnnotatedPictures, Pictures, TaskOptions
+from launch.config.tasks import AnnotatedPictures, Pictures, SegmentationFcn, SpeechCtc, TaskOptions
 
 _MAX_CHARS = 200
-"""Of the columns that a message lists."""
+"""Of the columns, or categories, that a message lists."""
 
 
 def find_unfit_sources(experiment: Experiment, data: Source) -> list[Problem]:
     """Returns what the names in a folder and the beginning of each file tell; the ranks find the rest."""
     problems: list[Problem] = []
-    if experiment.task.READS == "texts" and isinstance(data, LocalPath):
+    if experiment.task.READS in ("texts", "tables") and isinstance(data, LocalPath):
         for path in _tables(experiment.data, data.path):
             problems += _unfit_table(path, experiment.data, experiment.task)
+    if isinstance(experiment.task, SpeechCtc) and isinstance(data, LocalPath):
+        problems += _unfit_recordings(experiment.data, data.path, experiment.task)
     if isinstance(experiment.task, Pictures) and isinstance(data, LocalPath) and data.path.is_dir():
         problems += _unfit_pictures(experiment.data, data.path, experiment.task)
     if isinstance(experiment.task, AnnotatedPictures) and isinstance(data, LocalPath):
-        problems += _unfit_annotations(experiment.data, data.path)
+        problems += _unfit_annotations(experiment.data, data.path, experiment.task)
     return problems
 
 
@@ -40,6 +44,20 @@ def _split_names(data: Data) -> list[str]:
 def _tables(data: Data, source: Path) -> Iterator[Path]:
     paths = [source / name for name in _split_names(data)] if source.is_dir() else [source]
     return (path for path in dict.fromkeys(paths) if path.is_file())
+
+
+def _unfit_recordings(data: Data, place: Path, task: SpeechCtc) -> list[Problem]:
+    """Returns what is wrong with the patterns of a folder of recordings, or with the columns of tables beside them."""
+    try:
+        if not is_audio_folder(place, data):
+            return [problem for path in _tables(data, place) for problem in _unfit_table(path, data, task)]
+        splits, problems = recordings_of_splits(place, data)
+    except OSError:
+        return []  # the ranks say why it cannot be read
+    names = [path.name for path in splits.get("train", [])]
+    if task.name_pattern is not None and names and not any(re.fullmatch(task.name_pattern, name) for name in names):
+        problems.append(Problem(f"matches no name of the train split's {len(names)} recordings, e.g. {names[0]}", key="task.name_pattern"))
+    return problems
 
 
 def _unfit_pictures(data: Data, folder: Path, task: Pictures) -> list[Problem]:
@@ -55,17 +73,27 @@ def _unfit_pictures(data: Data, folder: Path, task: Pictures) -> list[Problem]:
     return [] if is_parquet else problems
 
 
-def _unfit_annotations(data: Data, folder: Path) -> list[Problem]:
-    """Returns what is wrong with annotation files as a whole; the ranks look at each picture and annotation."""
-    problems: list[Problem] = []
+def _unfit_annotations(data: Data, folder: Path, task: AnnotatedPictures) -> list[Problem]:
+    """Returns what is wrong with annotation files as a whole, and with what the task names beside them; the ranks look at each annotation."""
+    named = {"task.pictures": task.pictures} | ({"task.masks": task.masks} if isinstance(task, SegmentationFcn) and task.masks else {})
+    problems = [Problem(f"there is no folder {folder / name}", key=key) for key, name in named.items() if not (folder / name).is_dir()]
     for split, name in data.splits.model_dump().items():
         path = folder / (name or "")
         if name is not None and path.is_file() and path.stat().st_size <= QUICKLY_READ:
             try:
-                read_annotation_file(path, f"data.splits.{split}")
+                categories = read_annotation_file(path, f"data.splits.{split}")["categories"]
             except ConfigError as error:
                 problems += error.problems
+                continue
+            if split == "train":
+                problems += _unknown_categories(path, [category["name"] for category in categories], task.label_names or [])
     return problems
+
+
+def _unknown_categories(path: Path, known: Sequence[str], wanted: Sequence[str]) -> list[Problem]:
+    unknown = [name for name in wanted if name not in known]
+    listed = _shortened(", ".join(known))
+    return [Problem(f"{path} has no category {unknown[0]!r}", key="task.label_names", allowed=listed)] if unknown else []
 
 
 def _unfit_table(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
@@ -87,8 +115,7 @@ def _unfit_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
     if names is None:
         return []
     wanted = {name: key for key, names_of_key in task.columns().items() for name in names_of_key}
-    listed = ", ".join(names)
-    allowed = f"the columns: {listed if len(listed) <= _MAX_CHARS else listed[: _MAX_CHARS - 3] + '...'}"
+    allowed = f"the columns: {_shortened(', '.join(names))}"
     fix = "data.columns=[...] if the file has no header" if kind != "jsonl" and data.columns is None else None
     problems = [Problem(f"there is no column {name!r}", str(path), key, allowed, fix) for name, key in wanted.items() if name not in names]
     doubled = {name: names.count(name) for name in wanted if names.count(name) > 1}
@@ -106,3 +133,7 @@ def _first_names(path: Path, kind: str | None, data: Data) -> list[str] | None:
             return None
         rows = csv.reader(file) if kind == "csv" else csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return next((row for row in rows if row), None)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."

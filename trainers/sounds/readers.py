@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launch.config.data import Data
 from launch.config.errors import ConfigError, Problem
+from launch.config.sound_files import is_audio_folder, recordings_of_splits
 from launch.config.sources import HubName
 from launch.config.tasks.speech_ctc import SpeechCtc
 from trainers.datasets import load_splits
@@ -17,9 +18,6 @@ from trainers.reading.columns import ArrowColumn
 from trainers.reading.rows import BadRows, Split
 from trainers.reading.text_files import is_text, open_text
 from trainers.sources import locate
-
-ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
-"""File endings of recordings that libsndfile reads."""
 
 FORMATS = ("audio_folder", "csv", "tsv", "jsonl", "parquet", "hub")
 
@@ -35,7 +33,7 @@ def load_recordings(data: Data, options: SpeechCtc, bad_rows: BadRows) -> dict[s
     place = locate(data.source, "data.source")
     if data.format not in ("auto", *FORMATS):
         raise ConfigError(Problem(f"{data.format} is no format of recordings", key="data.format", allowed=", ".join(FORMATS)))
-    if not isinstance(place, HubName) and _is_audio_folder(place, data):
+    if not isinstance(place, HubName) and is_audio_folder(place, data):
         return _read_folder(place, data, options, bad_rows)
     splits = load_splits(data, {options.audio: "task.audio", options.text: "task.text"}, bad_rows)
     if isinstance(place, HubName):
@@ -44,44 +42,17 @@ def load_recordings(data: Data, options: SpeechCtc, bad_rows: BadRows) -> dict[s
     return {name: _beside(folder, split, options.audio) for name, split in splits.items()}
 
 
-def _is_audio_folder(place: Path, data: Data) -> bool:
-    if data.format != "auto":
-        return data.format == "audio_folder"
-    return place.is_dir() and not (place / data.splits.train).is_file() and not any(place.rglob("*.parquet"))
-
-
 def _read_folder(root: Path, data: Data, options: SpeechCtc, bad_rows: BadRows) -> dict[str, Split]:
     """A split is a shell pattern of paths below the source; what is said stands in a recording's name, or in NAME.txt beside it."""
-    splits: dict[str, Split] = {}
-    owners: dict[Path, str] = {}
-    problems = []
-    for split, pattern in data.splits.model_dump().items():
-        if pattern is None:
-            continue
-        paths = sorted(path for path in _matching(root, pattern) if path.suffix.lower() in ENDINGS)
-        if not paths:
-            allowed = "a folder of the source, or a pattern of paths in it, e.g. 'train/*.wav' or '*_jackson_*.wav'"
-            problems.append(Problem(f"no recording of {root} matches {pattern!r}", key=f"data.splits.{split}", allowed=allowed))
-        shared = [path for path in paths if path in owners]
-        if shared:
-            what = f"{len(shared)} recordings are in the {owners[shared[0]]} split too, e.g. {shared[0].relative_to(root)}"
-            problems.append(Problem(what, key=f"data.splits.{split}", allowed="patterns that do not overlap"))
-        owners.update(dict.fromkeys(paths, split))
+    found, problems = recordings_of_splits(root, data)
+    if problems:
+        raise ConfigError(*problems)
+    splits = {}
+    for split, paths in found.items():
         texts = [_said_in(path, options, data.encoding, bad_rows) for path in paths]
         columns: dict[str, Sequence[Any]] = {options.audio: [str(path) for path in paths], options.text: texts}
         splits[split] = Split(columns, str(root), range(len(paths)), is_text_file=False)
-    if problems:
-        raise ConfigError(*problems)
     return splits
-
-
-def _matching(root: Path, pattern: str) -> Iterator[Path]:
-    if (root / pattern).is_dir():
-        return (root / pattern).rglob("*")
-    try:
-        return root.glob(pattern)
-    except (ValueError, NotImplementedError) as error:
-        raise ConfigError(Problem(f"{pattern!r} is no pattern of paths below the source: {error}", key="data.splits")) from error
 
 
 def _said_in(path: Path, options: SpeechCtc, encoding: str, bad_rows: BadRows) -> str | None:

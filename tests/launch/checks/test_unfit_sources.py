@@ -131,3 +131,55 @@ def test_an_annotation_file_of_another_format_is_told_before_anything_starts(tmp
     assert (told in found) if told else found == ""
     monkeypatch.setattr("launch.checks.unfit_sources.QUICKLY_READ", 1)
     assert unfit(tmp_path, *chosen) == ""
+
+
+COLOURS = '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "red"}]}'
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("{kind: segmentation_fcn, masks: nosuch}", "task.masks: there is no folder {folder}/nosuch"),
+        ("{kind: detection_faster_rcnn, pictures: nosuch}", "task.pictures: there is no folder {folder}/nosuch"),
+        (
+            "{kind: segmentation_fcn, label_names: [red, blue]}",
+            "task.label_names: {folder}/train.json has no category 'blue'\n    allowed: red",
+        ),
+        ("{kind: segmentation_fcn, label_names: [red]}", ""),
+    ],
+)
+def test_folders_and_categories_beside_an_annotation_file_are_looked_for(tmp_path, unfit, task, told):
+    (tmp_path / "train.json").write_text(COLOURS)
+    chosen = (f"task={task}", "data.splits.train=train.json", "data.splits.validation=null")
+    assert unfit(tmp_path, *chosen) == told.format(folder=tmp_path)
+
+
+def test_a_table_of_ratings_has_the_columns_of_the_task(tmp_path, unfit):
+    (tmp_path / "a.csv").write_text("user;item;rating\n")
+    found = unfit(tmp_path / "a.csv", "task={kind: recommender_autoencoder, rating: null}")
+    assert f"{tmp_path}/a.csv: task.user: there is no column 'user'\n    allowed: the columns: user;item;rating" in found
+    assert "task.item" in found
+    assert "task.rating" not in found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "told"),
+    [
+        ("*.xyz", ".*_(?P<text>[ab])\\.wav", "data.splits.validation: no recording of {folder} matches '*.xyz'"),
+        ("1_*.wav", ".*_(?P<text>[ab])\\.wav", "data.splits.validation: 1 recordings are in the train split too, e.g. 1_a.wav"),
+        ("2_*.wav", "(?P<text>x)", "task.name_pattern: matches no name of the train split's 1 recordings, e.g. 1_a.wav"),
+        ("2_*.wav", ".*_(?P<text>[ab])\\.wav", ""),
+    ],
+)
+def test_patterns_of_a_folder_of_recordings_are_tried(tmp_path, unfit, pattern, names, told):
+    for name in ("1_a.wav", "2_b.wav"):
+        (tmp_path / name).touch()
+    splits = ("data.splits.train=1_*.wav", f"data.splits.validation={pattern}")
+    found = unfit(tmp_path, f"task={{kind: speech_ctc, name_pattern: '{names}'}}", *splits)
+    assert found.startswith(told.format(folder=tmp_path)) if told else found == ""
+
+
+def test_a_table_of_recordings_has_the_columns_of_the_task(tmp_path, unfit):
+    (tmp_path / "train.tsv").write_text("path\ttext\n")
+    found = unfit(tmp_path, "task={kind: speech_ctc}", "data.splits.train=train.tsv", "data.splits.validation=null")
+    assert f"{tmp_path}/train.tsv: task.audio: there is no column 'audio'" in found
