@@ -15,8 +15,8 @@ from launch.config.run_dir import read_json
 from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache_root, parse_model, parse_source
 from launch.config.tasks import AnnotatedPictures
 
-FORMAT_VERSION = 1
-"""Raised whenever prepared files of an older fullrank would be read wrongly."""
+FORMAT_VERSION = 2
+"""Raised whenever prepared files of an older fullrank would be read wrongly, or were made of data that was read wrongly (1: of floats in WAV files)."""
 
 INFO_FILE = "info.json"
 """Facts of the prepared data; its `num_samples` is {split: count}. Written last, so a folder that has it is whole."""
