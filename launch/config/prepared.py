@@ -16,7 +16,7 @@ from launch.config.sources import HubName, LocalPath, PackageFile, Source, cache
 from launch.config.tasks import AnnotatedPictures
 
 FORMAT_VERSION = 2
-"""Raised whenever prepared files of an older fullrank would be read wrongly, or were made of data that was read wrongly (1: of floats in WAV files)."""
+"""Raised whenever prepared files of an older fullrank would be read wrongly, or hold what was read wrongly (1: WAV files of floats)."""
 
 INFO_FILE = "info.json"
 """Facts of the prepared data; its `num_samples` is {split: count}. Written last, so a folder that has it is whole."""
