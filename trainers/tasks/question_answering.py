@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Experiment
 from launch.config.tasks import QuestionAnswering
 from trainers.data_facts import prepare_once, write_facts
 from trainers.datasets import divide, load_splits
 from trainers.models.pretrained import load_model, load_tokenizer
 from trainers.reading.columns import Indices
-from trainers.reading.rows import BadRows
+from trainers.reading.rows import BadRows, shortened
 from trainers.reports.rendering import escaped, table
 from trainers.tasks import Batch
 from trainers.texts.answers import AnswerF1, ExactMatch, best_span, judge
@@ -162,6 +163,9 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     splits = load_splits(data, fields | ({by: "task.article"} if by else {}), bad_rows)
     rows = {name: usable_questions(split, options, tokenizer, bad_rows) for name, split in splits.items()}
     bad_rows.check()
+    if by and len(rows["train"]) and len(set(rows["train"].columns[by])) < 2:
+        what = f"all questions are of one article, the {by} {shortened(repr(rows['train'].columns[by][0]))}, and whole articles are cut from train"
+        raise ConfigError(Problem(what, rows["train"].origin, "task.article", fix="task.article=null, which cuts single questions"))
     divided = divide(rows, data, experiment.seed, by)
     counts = {name: write_questions(folder, name, split, options, tokenizer) for name, split in divided.items()}
     notes = [

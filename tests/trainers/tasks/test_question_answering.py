@@ -165,6 +165,14 @@ def test_an_article_whose_name_is_no_text_is_refused_where_articles_are_cut(titl
         built(bert, file, validation_fraction=0.5)
 
 
+def test_one_article_cannot_be_cut_and_what_helps_is_said(bert: Path, tmp_path: Path) -> None:
+    file = tiny_squad(tmp_path / "squad.json", 4)
+    file.write_text(file.read_text().replace('"title"', '"name"'))
+    with pytest.raises(ConfigError, match=r"task\.article: all questions are of one article, the title '', .*\n    try: task\.article=null, which"):
+        built(bert, file, validation_fraction=0.3)
+    assert built(bert, file, {"article": None}, validation_fraction=0.25).num_samples["validation"] == 2
+
+
 def test_a_byte_order_mark_is_no_part_of_a_squad_file(bert: Path, tmp_path: Path) -> None:
     file = tiny_squad(tmp_path / "squad.json", 4)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
