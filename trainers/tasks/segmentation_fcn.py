@@ -182,6 +182,9 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     bad_rows = BadRows(data.on_bad_row)
     annotated = load_annotated(data, options, bad_rows, masks=options.masks)
     first = [BACKGROUND] if options.unlabelled == "background" else []
+    if first and BACKGROUND in annotated.label_names:
+        what = f"a category that is learned is called {BACKGROUND!r} too"
+        raise ConfigError(Problem(what, key="task.unlabelled", fix="task.unlabelled=ignore; or task.label_names=[...] without it"))
     label_names = first + annotated.label_names
     if len(label_names) > MOST_CATEGORIES:
         what = f"{len(label_names)} categories, and masks have room for {MOST_CATEGORIES}"

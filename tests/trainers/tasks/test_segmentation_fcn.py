@@ -73,6 +73,14 @@ def test_unlabelled_pixels_are_ignored_or_background(coco):
     assert torch.equal(torch.where(first == 255, 0, first + 1), second)
 
 
+def test_a_category_that_is_called_as_the_unlabelled_pixels_is_refused(coco):
+    for name in ("train.json", "val.json"):
+        (coco / name).write_text((coco / name).read_text().replace('"red"', '"background"'))
+    with pytest.raises(ConfigError, match=r"task\.unlabelled: a category that is learned is called 'background' too\n    try: "):
+        built(coco, unlabelled="background")
+    assert built(coco).label_names == ["green", "background"]
+
+
 def test_where_no_picture_has_an_annotation_it_is_said_why(coco):
     path = coco / "train.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
