@@ -183,21 +183,22 @@ def prepare(experiment: Experiment, folder: Path) -> None:
     usable = {name: _usable(split, options, bad_rows) for name, split in splits.items()}
     bad_rows.check()
     rows = divide(usable, data, experiment.seed)
-    num_cut, num_samples = 0, {}
+    num_cut, num_unknown, num_samples = 0, 0, {}
     for name, split in rows.items():
         pairs = _Tokenised(split, options, tokenizer, end)
         num_samples[name] = write_tokens(folder / f"{name}.arrow", iter(pairs))
-        num_cut += pairs.num_cut
+        num_cut, num_unknown = num_cut + pairs.num_cut, num_unknown + pairs.num_unknown
     notes = [f"{num_cut} targets cut at task.max_target_length {options.max_target_length}"] if num_cut else []
+    notes += [f"warning: {num_unknown} targets are nothing that the tokenizer of {source} knows"] if num_unknown else []
     write_facts(folder, num_samples, notes, bad_rows, end_token_id=end, **tokenizer_facts(tokenizer))
 
 
 class _Tokenised:
-    """Chunks of token numbers, read and written; counts the targets that were cut."""
+    """Chunks of token numbers, read and written; counts the targets that were cut, and those of unknown tokens alone or of none."""
 
     def __init__(self, split: Split, options: Seq2Seq, tokenizer: Any, end: int) -> None:
         self._split, self._options, self._tokenizer, self._end = split, options, tokenizer, end
-        self.num_cut = 0
+        self.num_cut = self.num_unknown = 0
 
     def __iter__(self) -> Iterator[dict[str, list[Any]]]:
         options, tokenizer, columns = self._options, self._tokenizer, self._split.columns
@@ -212,6 +213,7 @@ class _Tokenised:
                     chunk["input_ids"] += tokenizer(texts, truncation=True, max_length=options.max_length, **plain)["input_ids"]
                     targets = tokenizer(list(columns[options.target][part]), add_special_tokens=False, **plain)["input_ids"]
                     self.num_cut += sum(len(tokens) > room for tokens in targets)
+                    self.num_unknown += sum(set(tokens) <= {tokenizer.unk_token_id} for tokens in targets)
                     chunk[TARGET] += [[*tokens[:room], self._end] for tokens in targets]
                     bar.update(part.stop - part.start)
                 yield chunk

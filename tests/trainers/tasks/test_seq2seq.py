@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def test_a_target_ends_with_the_end_token_and_one_that_is_cut_is_counted(tmp_pat
     rows = [line.split("\t")[1].split() for line in (tmp_path / "pairs.tsv").read_text().splitlines()[1:]]
     assert task.notes == [f"{sum(len(words) > 2 for words in rows)} targets cut at task.max_target_length 3"]
     assert task.lengths("train")[0] == len(task.dataset("train")[0, 0]["input_ids"]) + len(targets[0])
+
+
+def test_targets_that_the_tokenizer_does_not_know_are_counted(tmp_path):
+    path = tiny_pairs(tmp_path / "pairs.tsv", 40)
+    text = path.read_text().splitlines()[1].partition("\t")[0]
+    path.write_text(path.read_text() + f"{text}\tzzz qqq\n{text}\t\u200b\n{text}\tgood zzz\n")
+    (note,) = built(path, max_target_length=12).notes
+    assert re.fullmatch("warning: 2 targets are nothing that the tokenizer of .*bert knows", note)
 
 
 def test_the_prefix_is_read(tmp_path):
