@@ -82,10 +82,7 @@ def load_annotated(
     splits = {split: _read_split(file, pictures, names, bad_rows, left_out) for split, file in files.items()}
     if options.label_names is None:
         _refuse_unknown(files, names, may_learn)
-    total, named = sum(left_out.values()), ", ".join(name for name, _ in left_out.most_common(5))
-    named += ", ..." if len(left_out) > 5 else ""
-    notes = [f"{total} objects of categories that are not learned are left out: {named}"] if total else []
-    return Annotated(splits, names, {split: file.names for split, file in files.items()}, notes)
+    return Annotated(splits, names, {split: file.names for split, file in files.items()}, _notes(splits, left_out))
 
 
 class FilesBelow:
@@ -170,6 +167,7 @@ def _read_split(file: _AnnotationFile, pictures: FilesBelow, names: Sequence[str
     """Returns the pictures that are there, each with its objects; what is wrong goes to `bad_rows`."""
     origin, objects = str(file.path), dict[Any, list[Annotation]]()
     listed: list[tuple[str, Any, str]] = []
+    places: dict[str, str] = {}
     for number, image in enumerate(file.images):
         place, name = f"images[{number}]", image.get("file_name") if isinstance(image, dict) else None
         if not isinstance(name, str) or not name or not _is_id(image.get("id")):
@@ -182,6 +180,9 @@ def _read_split(file: _AnnotationFile, pictures: FilesBelow, names: Sequence[str
         path, missing = pictures.find(name, beside=file.path)
         if path is None:
             bad_rows.add(f"{origin}: {place}", missing)
+            continue
+        if places.setdefault(path, place) != place:
+            bad_rows.add(f"{origin}: {place}", f"{path} is the picture of {places[path]} too")
             continue
         size = (image.get("width"), image.get("height"))
         if not all(edge is None or (isinstance(edge, int | float) and edge == edge // 1) for edge in size):
@@ -203,6 +204,21 @@ def _read_split(file: _AnnotationFile, pictures: FilesBelow, names: Sequence[str
         OBJECTS: [objects[id_] for _, _, id_ in listed],
     }
     return Split(columns, origin, range(len(listed)), is_text_file=False)
+
+
+def _notes(splits: Mapping[str, Split], left_out: Counter[str]) -> list[str]:
+    """Returns how many objects are left out, and what stands twice: objects in a picture, or pictures in two splits."""
+    named = ", ".join(name for name, _ in left_out.most_common(5)) + (", ..." if len(left_out) > 5 else "")
+    notes = [f"{left_out.total()} objects of categories that are not learned are left out: {named}"] if left_out else []
+    for split, rows in splits.items():
+        num_shared = len({*rows.columns[IMAGE]} & {*splits["train"].columns[IMAGE]}) if split != "train" else 0
+        if num_shared:
+            notes.append(f"warning: {num_shared} pictures of the {split} split are in the train split too")
+        boxes = ([(thing.label, repr(thing.box)) for thing in objects if thing.box is not None] for objects in rows.columns[OBJECTS])
+        num_repeated = sum(len(found) - len(set(found)) for found in boxes)
+        if num_repeated:
+            notes.append(f"warning: {num_repeated} annotations of the {split} split repeat one of the same category and box")
+    return notes
 
 
 def _objects(annotations: Sequence[Any]) -> list[tuple[str, Any]]:

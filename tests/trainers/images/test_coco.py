@@ -135,6 +135,16 @@ def test_values_of_another_type_are_not_taken_for_another_meaning(folder):
     ]
 
 
+def test_what_stands_twice_is_told(folder):
+    change(folder, lambda content: content["annotations"].append(content["annotations"][0] | {"id": 5}))
+    (note,) = load(folder)[0].notes
+    assert note == "warning: 1 annotations of the train split repeat one of the same category and box"
+    change(folder, lambda content: content["images"].append({"id": 7, "file_name": "train_0.png"}))
+    assert bad(folder) == [f"{folder}/train.json: images[6]: {folder}/pictures/train_0.png is the picture of images[0] too"]
+    change(folder, lambda content: content["images"].append({"id": 7, "file_name": "train_0.png"}), "val.json")
+    assert load(folder)[0].notes[-1] == "warning: 1 pictures of the validation split are in the train split too"
+
+
 def test_broken_json_is_named_with_its_line(folder):
     path = folder / "val.json"
     path.write_text('{"images": [],\n "annotations": [}\n')
