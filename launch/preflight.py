@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from launch.config.errors import ConfigError, PreflightError, Problem, install_words
+from launch.config.load import LoadedExperiment
 from launch.config.sources import HubName
 from launch.plan import LaunchPlan
 from launch.plan_experiment import ExperimentPlan
@@ -15,6 +16,7 @@ from launch.sizes.memory_fixes import find_memory_fixes
 from launch.sizes.model_size import UnknownSize
 
 Check = Callable[[LaunchPlan, Probe], list[Problem]]
+FileCheck = Callable[[LoadedExperiment, ExperimentProbe], list[Problem]]
 ExperimentCheck = Callable[[ExperimentPlan, ExperimentProbe], list[Problem]]
 
 _SMALLEST_FREE_BYTES = {"experiment": 2**30, "script": 2**24}
@@ -61,9 +63,15 @@ def run_checks(plan: LaunchPlan, probe: Probe) -> list[Result]:
     inputs = {name: check(plan, probe) for name, check in INPUT_CHECKS.items()}
     machine = {name: check(plan, probe) for name, check in MACHINE_CHECKS.items()}
     if isinstance(plan, ExperimentPlan) and isinstance(probe, ExperimentProbe):
+        inputs |= {name: check(plan.loaded, probe) for name, check in FILE_CHECKS.items()}
         inputs |= {name: check(plan, probe) for name, check in EXPERIMENT_INPUT_CHECKS.items()}
         machine |= {name: check(plan, probe) for name, check in EXPERIMENT_MACHINE_CHECKS.items()}
     return [Result(name, tuple(found), is_input) for results, is_input in ((inputs, True), (machine, False)) for name, found in results.items()]
+
+
+def file_problems(loaded: LoadedExperiment, probe: ExperimentProbe) -> list[Problem]:
+    """Returns what is wrong with the files that an experiment names, whatever else is wrong with it."""
+    return [problem for check in FILE_CHECKS.values() for problem in check(loaded, probe)]
 
 
 def check_nodes(plan: LaunchPlan, probe: Probe) -> list[Problem]:
@@ -117,28 +125,28 @@ def check_offload(plan: LaunchPlan, probe: Probe) -> list[Problem]:
     return [Problem("fsdp_offload_params has no effect on a CPU: everything is in host memory already", plan.strategy.where, fix="--strategy fsdp2")]
 
 
-def check_paths(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+def check_paths(loaded: LoadedExperiment, probe: ExperimentProbe) -> list[Problem]:
     may_be_null = ("data.splits.validation", "data.splits.test")
     return [
-        plan.loaded.problem(
+        loaded.problem(
             key, f"there is no {path}{_meant(key, probe)}", fix="check the path" + (f"; {key}=null for none" if key in may_be_null else "")
         )
         for key, path in probe.missing_paths.items()
     ]
 
 
-def check_code_files(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
-    return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.missing_code]
+def check_code_files(loaded: LoadedExperiment, probe: ExperimentProbe) -> list[Problem]:
+    return [replace(problem, where=problem.where or loaded.problem(problem.key or "", "").where) for problem in probe.missing_code]
 
 
-def check_sources(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
-    return [replace(problem, where=problem.where or plan.loaded.problem(problem.key or "", "").where) for problem in probe.unfit_sources]
+def check_sources(loaded: LoadedExperiment, probe: ExperimentProbe) -> list[Problem]:
+    return [replace(problem, where=problem.where or loaded.problem(problem.key or "", "").where) for problem in probe.unfit_sources]
 
 
-def check_size(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
+def check_size(loaded: LoadedExperiment, probe: ExperimentProbe) -> list[Problem]:
     """What the experiment says of the model's layers can be, by the names in its files."""
     size = probe.size
-    return [plan.loaded.problem(size.key, size.reason, fix=size.fix or f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
+    return [loaded.problem(size.key, size.reason, fix=size.fix or f"{size.key}=[...]")] if isinstance(size, UnknownSize) and size.key else []
 
 
 def check_hub_cache(plan: ExperimentPlan, probe: ExperimentProbe) -> list[Problem]:
@@ -247,12 +255,16 @@ INPUT_CHECKS: dict[str, Check] = {
 }
 """What the person asked for cannot be done: exit code 2."""
 
-EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
+FILE_CHECKS: dict[str, FileCheck] = {
     "paths": check_paths,
     "sources": check_sources,
     "code_files": check_code_files,
-    "hub_cache": check_hub_cache,
     "size": check_size,
+}
+"""They need no plan: where the experiment has none, because its keys do not fit together, they are told with that."""
+
+EXPERIMENT_INPUT_CHECKS: dict[str, ExperimentCheck] = {
+    "hub_cache": check_hub_cache,
 }
 
 MACHINE_CHECKS: dict[str, Check] = {

@@ -25,6 +25,7 @@ from launch.launchers import LAUNCHERS, Launcher
 from launch.plan import LaunchPlan, Options
 from launch.plan_experiment import ExperimentPlan, plan_experiment
 from launch.plan_script import ScriptPlan, plan_script
+from launch.preflight import file_problems
 from launch.probe import ExperimentProbe, Machine, Probe, probe, probe_experiment
 from launch.script_file import read_script
 
@@ -108,14 +109,17 @@ def make_plan(
         origins: where an override stands that was not typed as it is.
 
     Raises:
-        ConfigError: with every problem of the experiment, or of the strategy, at once.
+        ConfigError: with every problem of the experiment, or of the strategy, and of the files that it names at once.
     """
     loaded = load_experiment(experiment, overrides, origins)
     run_path = _run_path(loaded.experiment.name, run_dir, run_root)
     options = Options(run_path, attempt, nodes, processes_per_node, _parse_launcher(launcher), mode, micro_batch_size)
     answers = probe_experiment(loaded.experiment, run_path, loaded.path)
     answers = replace(answers, machine=machine) if machine else answers
-    return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
+    try:
+        return plan_experiment(loaded, load_strategy(strategy), answers, options), answers
+    except ConfigError as error:
+        raise ConfigError(*error.problems, *file_problems(loaded, answers)) from error
 
 
 def make_script_plan(

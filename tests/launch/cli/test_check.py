@@ -104,6 +104,13 @@ def test_own_code_is_not_imported_where_the_training_side_is_not_installed(fullr
     assert "own code" not in fullrank("check", "./own.yaml").out
 
 
+def test_files_are_looked_at_where_keys_do_not_fit_together(fullrank, experiment_file):
+    answer = fullrank("check", experiment_file, "evaluate.metric=acuracy", "data.source=./away")
+    assert answer.code == 2
+    assert "'acuracy' is not a metric" in answer.err
+    assert "data.source=./away: there is no " in answer.err
+
+
 def test_slurms_commands_without_a_cluster_hide_no_other_check(fullrank, experiment_file, tmp_path, monkeypatch):
     commands = tmp_path / "bin"
     commands.mkdir()
