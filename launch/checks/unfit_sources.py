@@ -136,4 +136,6 @@ def _first_names(path: Path, kind: str | None, data: Data) -> list[str] | None:
 
 
 def _shortened(text: str) -> str:
+    """Returns a text that fits into a message, and can be printed: a name may hold bytes that were not decoded."""
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."

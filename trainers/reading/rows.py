@@ -106,5 +106,6 @@ def check_columns(names: Sequence[str], fields: Fields, origin: str, data: Data 
 
 
 def shortened(text: str, width: int = 80) -> str:
-    """Returns a text that fits into a message."""
+    """Returns a text that fits into a message, and can be printed: it may hold bytes that were not decoded."""
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= width else f"{text[: width - 3]}..."
