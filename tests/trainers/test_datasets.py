@@ -114,6 +114,17 @@ def test_parquet_and_the_hub_layout_of_a_folder_name_split_and_row(tmp_path: Pat
     assert split.place(1) == f"{tmp_path}/hub, split train, row 1"
 
 
+def test_a_parquet_file_whose_texts_are_no_utf_8_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    offsets = pa.py_buffer(b"".join(end.to_bytes(4, "little") for end in range(3)))
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
+    pyarrow.parquet.write_table(pa.table({"text": texts, "label": [0, 1]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet: data\.source: is not a whole parquet file: .*Invalid UTF8"):
+        read(tmp_path / "a.parquet")
+
+
 def test_a_split_that_a_hub_folder_does_not_have_names_those_it_has(tmp_path: Path) -> None:
     written(tmp_path, "train.csv", "text,label\na,1\n")
     with pytest.raises(ConfigError, match=r"data.splits.validation: .* has no split 'dev'\n    allowed: train, or null"):

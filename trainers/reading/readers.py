@@ -124,11 +124,17 @@ def _read_parquet(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> 
         with pyarrow.parquet.ParquetFile(path) as file:
             check_columns(file.schema_arrow.names, fields, str(path), data)
             batches = (batch.select(list(fields)) for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=list(fields)))
-            columns = store_batches(batches, len(fields))
+            columns = store_batches(map(_whole, batches), len(fields))
             num_rows = file.metadata.num_rows
     except pyarrow.ArrowInvalid as error:
         raise ConfigError(Problem(f"is not a whole parquet file: {error}", where=str(path), key="data.source")) from error
     return Split(dict(zip(fields, map(ArrowColumn, columns), strict=True)), str(path), range(num_rows), is_text_file=False)
+
+
+def _whole(batch: Any) -> Any:
+    """Returns a record batch whose texts are UTF-8: not every program that writes parquet looks."""
+    batch.validate(full=True)
+    return batch
 
 
 def _read_text(path: Path, data: Data, fields: Fields, bad_rows: BadRows) -> Split:
