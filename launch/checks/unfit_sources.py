@@ -117,7 +117,7 @@ def _unfit_columns(path: Path, data: Data, task: TaskOptions) -> list[Problem]:
     wanted = {name: key for key, names_of_key in task.columns().items() for name in names_of_key}
     allowed = f"the columns: {_shortened(', '.join(names))}"
     fix = "data.columns=[...] if the file has no header" if kind != "jsonl" and data.columns is None else None
-    problems = [Problem(f"there is no column {name!r}", str(path), key, allowed, fix) for name, key in wanted.items() if name not in names]
+    problems = [Problem(f"{path} has no column {name!r}", None, key, allowed, fix) for name, key in wanted.items() if name not in names]
     doubled = {name: names.count(name) for name in wanted if names.count(name) > 1}
     return problems + [Problem(f"the column {name!r} stands {count} times", str(path), "data.columns") for name, count in doubled.items()]
 

@@ -32,7 +32,7 @@ def unfit(experiment_file):
 def test_table_without_the_tasks_column_names_its_columns(tmp_path, unfit, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     found = unfit(tmp_path / name)
-    assert f"{tmp_path / name}: task.text: there is no column 'sentence'" in found
+    assert f"task.text: {tmp_path / name} has no column 'sentence'" in found
     assert "allowed: the columns: text, label" in found
     assert "task.label" not in found
     assert unfit(tmp_path / name, "task.text=text") == ""
@@ -48,7 +48,7 @@ def test_every_named_split_is_looked_at(tmp_path, unfit):
     (tmp_path / "train.csv").write_text("sentence,label\n")
     (tmp_path / "dev.csv").write_text("sentence,class\n")
     found = unfit(tmp_path, "data.splits.train=train.csv", "data.splits.validation=dev.csv")
-    assert f"{tmp_path / 'dev.csv'}: task.label: there is no column 'label'" in found
+    assert f"task.label: {tmp_path / 'dev.csv'} has no column 'label'" in found
     assert "train.csv" not in found
 
 
@@ -163,7 +163,7 @@ def test_folders_and_categories_beside_an_annotation_file_are_looked_for(tmp_pat
 def test_a_table_of_ratings_has_the_columns_of_the_task(tmp_path, unfit):
     (tmp_path / "a.csv").write_text("user;item;rating\n")
     found = unfit(tmp_path / "a.csv", "task={kind: recommender_autoencoder, rating: null}")
-    assert f"{tmp_path}/a.csv: task.user: there is no column 'user'\n    allowed: the columns: user;item;rating" in found
+    assert f"task.user: {tmp_path}/a.csv has no column 'user'\n    allowed: the columns: user;item;rating" in found
     assert "task.item" in found
     assert "task.rating" not in found
 
@@ -188,4 +188,4 @@ def test_patterns_of_a_folder_of_recordings_are_tried(tmp_path, unfit, pattern, 
 def test_a_table_of_recordings_has_the_columns_of_the_task(tmp_path, unfit):
     (tmp_path / "train.tsv").write_text("path\ttext\n")
     found = unfit(tmp_path, "task={kind: speech_ctc}", "data.splits.train=train.tsv", "data.splits.validation=null")
-    assert f"{tmp_path}/train.tsv: task.audio: there is no column 'audio'" in found
+    assert f"task.audio: {tmp_path}/train.tsv has no column 'audio'" in found
