@@ -29,6 +29,7 @@ def test_launcher_starts_two_ranks_that_know_their_run(launcher, tmp_path):
         pytest.skip("deepspeed is not installed")
     (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
     (tmp_path / "config.json").write_text("{}")  # model.source is this folder
+    (tmp_path / "pytorch_model.bin").touch()
     environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT / 'tests/launch/fake'}:{CHECKOUT}"}
     words = ["run", "./tiny.yaml", "--strategy", "cpu", "--processes-per-node", "2", "--launcher", launcher, "--run-dir", "mine"]
     ended = subprocess.run([sys.executable, "-m", "launch", *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -45,6 +46,7 @@ def test_launcher_starts_two_ranks_that_know_their_run(launcher, tmp_path):
 def test_failure_under_a_stock_launcher_is_exit_code_1(launcher, tmp_path):
     (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
     (tmp_path / "config.json").write_text("{}")  # model.source is this folder
+    (tmp_path / "pytorch_model.bin").touch()
     environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT / 'tests/launch/fake'}:{CHECKOUT}", "FAKE_END": "fail"}
     words = ["run", "./tiny.yaml", "--strategy", "cpu", "--processes-per-node", "2", "--launcher", launcher, "--run-dir", "mine"]
     ended = subprocess.run([sys.executable, "-m", "launch", *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
