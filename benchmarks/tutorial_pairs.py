@@ -99,7 +99,7 @@ def train(folder: Path, options: argparse.Namespace) -> str:
     import numpy as np
     import torch
     from datasets import load_dataset
-    from scipy.stats import spearmanr
+    from torchmetrics.functional import spearman_corrcoef
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
     from benchmarks.tutorial_text import MODEL, train_stock
@@ -125,8 +125,9 @@ def train(folder: Path, options: argparse.Namespace) -> str:
     predicted = train_stock(model, encoded["train"], DataCollatorWithPadding(tokenizer), options).predict(encoded["dev"]).predictions
     if is_pairs:
         return f"dev: accuracy {np.mean(predicted.argmax(-1) == np.array(targets['dev'])):.4f} of {len(predicted)} pairs"
-    guessed, right = predicted[:, 0], np.array(targets["dev"], dtype=float)
-    return f"dev: pearson {np.corrcoef(guessed, right)[0, 1]:.4f}, spearman {spearmanr(guessed, right).statistic:.4f} of {len(right)} sentences"
+    guessed, right = predicted[:, 0], np.array(targets["dev"], dtype=np.float32)
+    ranked = float(spearman_corrcoef(torch.tensor(guessed), torch.tensor(right)))
+    return f"dev: pearson {np.corrcoef(guessed, right)[0, 1]:.4f}, spearman {ranked:.4f} of {len(right)} sentences"
 
 
 if __name__ == "__main__":
