@@ -5,6 +5,7 @@ Accelerate's plugin does not shard on a CPU and says nothing, so the sharding is
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -155,14 +156,16 @@ def find_units(model: nn.Module, options: Fsdp) -> list[nn.Module]:
     """Returns the modules that are sharded as a unit each, besides the root: the repeated layers, as far as they do not hold one another.
 
     Layers are those of the strategy's class names, else of the names that the library gives (`_no_split_modules`), else the members
-    of every nn.ModuleList, else the parts of every nn.Sequential.
+    of every nn.ModuleList, else the parts of every nn.Sequential. A module whose weights are tied to those of another part (embeddings, to a
+    head of words) is no unit: the root holds both.
     """
     if options.wrap == "root":
         return []
     modules = [module for module in model.modules() if module is not model and any(True for _ in module.parameters())]
     if options.wrap == "size":
         chosen = [module for module in modules if sum(p.numel() for p in module.parameters()) >= options.min_num_params]
-        return [module for module in chosen if not any(other is not module and other in chosen for other in module.modules())]
+        chosen = [module for module in chosen if not any(other is not module and other in chosen for other in module.modules())]
+        return _without_ties(model, chosen)
     names = set(options.layer_classes or getattr(model, "_no_split_modules", None) or ())
     chosen = [module for module in modules if type(module).__name__ in names]
     if options.layer_classes and not chosen:
@@ -171,7 +174,18 @@ def find_units(model: nn.Module, options: Fsdp) -> list[nn.Module]:
         if not chosen:
             chosen = [child for module in model.modules() if isinstance(module, kind) for child in module if any(True for _ in child.parameters())]
     inner = {id(inside) for module in chosen for inside in module.modules() if inside is not module}
-    return [module for module in chosen if id(module) not in inner]
+    return _without_ties(model, [module for module in chosen if id(module) not in inner])
+
+
+def _without_ties(model: nn.Module, chosen: list[nn.Module]) -> list[nn.Module]:
+    """Returns the modules that hold every use of each of their parameters."""
+    uses = _count_uses(model)
+    return [module for module in chosen if all(uses[key] == count for key, count in _count_uses(module).items())]
+
+
+def _count_uses(module: nn.Module) -> Counter[int]:
+    """Returns under how many names each parameter stands in a module, by its id."""
+    return Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
 
 
 def id_of(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from launch.config.errors import ConfigError, Problem
 from launch.config.experiment import Model
@@ -57,13 +58,17 @@ class MultiHeadNetwork(nn.Module):
     def forward(self, part: str, **inputs: Tensor) -> Output:
         """Returns the logits of one task, [B, C], or [B, T, C] of a head that reads tokens; of input_ids and attention_mask, int64 [B, T].
 
-        The other heads compute too, times zero: every parameter has a gradient in every step, which the engines wait for.
+        The other heads compute too, always in one order of modules, and in training times zero: every parameter has a gradient in every step,
+        which the engines wait for, and ranks that judge batches of different tasks fetch the same divided parameters together (ZeRO-3).
         """
         output, mask = self.body(**inputs), inputs["attention_mask"]
-        answer = self.heads[part](self.dropout(self._read(part, output, mask)))
+        answers = {}
+        for name, head in self.heads.items():
+            states = self._read(name, output, mask)
+            answers[name] = head(functional.dropout(states, self.dropout.p, self.training) if name == part else states[:1])
+        answer = answers.pop(part)
         if self.training:
-            others = [self.heads[name](self._read(name, output, mask)[:1]).sum() for name in self.heads if name != part]
-            answer = answer + 0.0 * torch.stack(others).sum()
+            answer = answer + 0.0 * torch.stack([other.sum() for other in answers.values()]).sum()
         return Output(answer)
 
     def _read(self, part: str, output: Any, mask: Tensor) -> Tensor:

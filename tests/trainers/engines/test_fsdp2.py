@@ -34,7 +34,14 @@ def names(model: nn.Module, **options: object) -> list[str]:
 def test_the_layers_the_library_names_are_the_units() -> None:
     model = Model()
     model._no_split_modules = ["Layer", "Embedding"]  # type: ignore[assignment]
+    model.head.weight = nn.Parameter(torch.zeros(8, 4))
     assert names(model) == ["embedding", "layers.0", "layers.1"]
+
+
+def test_what_shares_weights_with_another_part_is_the_root_s() -> None:
+    model = Model()
+    model._no_split_modules = ["Layer", "Embedding"]  # type: ignore[assignment]
+    assert names(model) == ["layers.0", "layers.1"]
 
 
 def test_without_names_the_members_of_module_lists_are_the_units() -> None:
@@ -47,7 +54,7 @@ def test_without_lists_the_parts_of_sequentials_that_have_weights_are() -> None:
 
 def test_the_strategy_chooses_by_class_by_size_or_not_at_all() -> None:
     assert names(Model(), layer_classes=("Layer",)) == ["layers.0", "layers.1"]
-    assert names(Model(), wrap="size", min_num_params=30) == ["embedding", "layers.0.inner", "layers.1.inner", "head"]
+    assert names(Model(), wrap="size", min_num_params=30) == ["layers.0.inner", "layers.1.inner"]
     assert names(Model(), wrap="root") == []
 
 

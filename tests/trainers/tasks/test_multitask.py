@@ -111,6 +111,22 @@ def test_every_parameter_has_a_gradient_in_every_step_and_the_other_head_s_is_ze
     assert network.heads["mood"].weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_modules_run_in_one_order_whatever_task_a_batch_is_of(is_training: bool, values: dict[str, Any]) -> None:
+    _, task = build(values)
+    network: Any = task.build_model().train(is_training)
+    order: list[str] = []
+    for name, module in network.named_modules():
+        module.register_forward_pre_hook(lambda module, inputs, name=name: order.append(name))
+    orders = []
+    for index in (0, 30):
+        order.clear()
+        task.train_loss(network, batch_of(task, index, index + 1), 0.0)
+        orders.append(list(order))
+    assert orders[0] == orders[1]
+    assert {"heads.mood", "heads.names"} < set(orders[0])
+
+
 def test_each_task_is_judged_by_its_own_metrics_and_the_score_is_their_mean(values: dict[str, Any]) -> None:
     experiment, task = build(values)
     metrics: Any = task.build_metrics()
