@@ -8,10 +8,13 @@ torchrun --nproc-per-node 2 trainers/train.py --config EXPERIMENT.yaml
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 if not __package__:  # started as a file: find the packages beside this folder, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -91,5 +94,18 @@ def train(options: argparse.Namespace, stops: StopRequests, crash: CrashReport) 
     return close(training, cause, has_result=not options.overfit_batch)
 
 
+def leave(code: int) -> NoReturn:
+    """Ends this process once everything is written: threads and exit handlers as at any end, then no C++ destructors.
+
+    gloo's threads outlive destroy_process_group() wherever DistributedDataParallel still holds the group; one that wants Python's lock while
+    the interpreter goes away ends the process with SIGABRT, and with it a training that was done. multiprocessing leaves its children so too.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
