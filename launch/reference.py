@@ -44,7 +44,7 @@ def command_page(verbs: Mapping[str, Any]) -> str:
     for name, command in verbs.items():
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         options = [parameter for parameter in command.params if parameter.param_type_name == "option" and parameter.name != "help"]
-        words = " ".join(["fullrank", name, *(_metavar(argument) for argument in arguments)])
+        words = " ".join(["fullrank", name, *(_in_usage(argument) for argument in arguments)])
         lines += [f"## fullrank {name}", "", command.help or "", "", f"    {words}", "", "| | |", "|---|---|"]
         lines += [f"| `{_cell(_metavar(argument))}` | {_cell(argument.help or '')} |" for argument in arguments]
         lines += [f"| `{_cell(_usage(option))}` | {_cell(option.help or '')} |" for option in options]
@@ -111,6 +111,11 @@ def _yaml(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _in_usage(argument: Any) -> str:
+    name = _metavar(argument) if argument.required else f"[{_metavar(argument)}]"
+    return f"{name}..." if argument.nargs == -1 else name
 
 
 def _metavar(argument: Any) -> str:

@@ -21,7 +21,7 @@ from launch.scheduler.commands import ask_site
 
 def cluster(
     verb: Annotated[str, typer.Argument(metavar="init|show", help="init: write a cluster file by asking the cluster; show: explain one.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the cluster file (init, show), or its path (show).")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the cluster file (init, show), or its path (show).")] = None,
     partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Partition (init). Default: the one with most GPUs.")] = None,
     as_json: Json = False,
 ) -> None:

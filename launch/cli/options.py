@@ -115,14 +115,14 @@ def _shipped(kind: str, incomplete: str) -> list[str]:
 ExperimentName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[EXPERIMENT]",
-        help="A shipped experiment, or the path of an experiment file (with a / or ending in .yaml).",
+        metavar="EXPERIMENT",
+        help="A shipped experiment or pipeline, or the path of a file of one (with a / or ending in .yaml).",
         autocompletion=complete_experiment,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.", autocompletion=complete_override),
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the experiment's, e.g. optimizer.lr=3e-5.", autocompletion=complete_override),
 ]
 ScriptPath = Annotated[
     Path | None,

@@ -19,7 +19,7 @@ def complete_schema(incomplete: str) -> list[str]:
 
 def schema(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help="What the file describes: experiment, strategy, ...", autocompletion=complete_schema)
+        str, typer.Argument(metavar="KIND", help="What the file describes: experiment, strategy, ...", autocompletion=complete_schema)
     ] = "experiment",
 ) -> None:
     from launch.schema import SCHEMAS

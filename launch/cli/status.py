@@ -22,7 +22,7 @@ from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
 def status(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run directory, a run id, or latest. Without it: all runs.", autocompletion=complete_run)
+        str | None, typer.Argument(metavar="RUN", help="A run directory, a run id, or latest. Without it: all runs.", autocompletion=complete_run)
     ] = None,
     run_root: RunRoot = None,
     as_json: Json = False,
