@@ -1,6 +1,6 @@
 """Language modelling as tutorials write it, in a few lines: what docs/tasks.md sets beside fullrank's numbers.
 
-    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4] [--then-sst2 2000]
+    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4] [--then-sst2 2000] [--seed 0]
     FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py causal_lm [--steps 150 --lines 300 --tokens 64 --lr 1e-3]
 
 masked_lm: every line is padded or cut to --tokens, 15 % of its tokens become [MASK], all logits are computed, one learning rate. causal_lm:
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--then-sst2", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = Path(os.environ.get("FULLRANK_DATA", "")) / "wikitext2_valid_test"
     if not (data / "test.txt").is_file():
@@ -49,8 +50,8 @@ def main() -> None:
     logging.set_verbosity_error()
     source = str(locate(MODEL, "model.source"))
     tokenizer = AutoTokenizer.from_pretrained(source)
-    torch.manual_seed(0)
-    random.seed(0)
+    torch.manual_seed(options.seed)
+    random.seed(options.seed)
     if options.task == "masked_lm":
         model: Any = AutoModelForMaskedLM.from_pretrained(source)
         rows = {name: masked(lines(data / name, options.lines), tokenizer, options.tokens) for name in ("test.txt", "valid.txt")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ def text_problem(column: str, text: object) -> str | None:
     """Returns what is wrong with a value that should be a text, None if nothing is."""
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"the {column} is empty"
-    return None if isinstance(text, str) else f"the {column} {text!r} is not a text"
+    if not isinstance(text, str):
+        return f"the {column} {text!r} is not a text"
+    return None if any(map(_is_seen, text)) else f"the {column} {text!r} has nothing in it that can be seen"
+
+
+def _is_seen(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")  # controls; joiners, marks of direction
 
 
 def tokenizers_version() -> str:

@@ -118,6 +118,7 @@ def test_the_loss_of_a_question_does_not_depend_on_its_batch(bert: Path, tmp_pat
         ({"answers": [{"text": "good"}]}, r"has no 'answer_start'"),
         ({"answers": [{"text": "good", "answer_start": 12}], "question": " "}, r"the question is empty"),
         ({"answers": [{"text": "good", "answer_start": 12}], "context": ""}, r"the context is empty"),
+        ({"answers": [{"text": "good", "answer_start": 12}], "question": "\u200b\u2060"}, r"the question .* has nothing in it that can be seen"),
         (
             {"answers": [{"text": "good", "answer_start": 12}], "question": "what " * 40},
             r"the question has 40 tokens; task\.max_length and task\.stride leave 20",
