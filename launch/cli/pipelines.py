@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -187,7 +188,9 @@ def collecting(errors: list[FullrankError], pipeline: Pipeline, stage: Stage) ->
     try:
         yield
     except FullrankError as error:
-        heading = Problem(f"stage {stage.name} cannot start", str(pipeline.path), fix=f"{stage.name}.KEY=VALUE, where KEY=VALUE stands below")
+        is_typed = any(re.match(r"[\w.]+=", problem.fix or "") for problem in error.problems)
+        fix = f"{stage.name}.KEY=VALUE, where KEY=VALUE stands below" if is_typed else None
+        heading = Problem(f"stage {stage.name} cannot start", str(pipeline.path), fix=fix)
         errors.append(type(error)(heading, *error.problems))
 
 

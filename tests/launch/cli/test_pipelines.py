@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -161,7 +162,15 @@ def test_what_is_wrong_with_any_stage_is_said_in_its_place_before_the_first_star
         assert f"{pipeline_file}:3: optimizer.lr: input should be a valid number, not 'fast'" in answer.err
         assert "stage second cannot start" in answer.err
         assert "'second.optimizer.lrr=1': optimizer.lrr: unknown key; did you mean 'lr'?" in answer.err
+        assert "KEY=VALUE stands below" not in answer.err  # nothing to type does
     assert not base.parent.exists()
+
+
+def test_a_value_to_type_is_said_to_be_the_stages(fullrank, pipeline_file, base) -> None:
+    answer = fullrank("check", pipeline_file, "second.train.micro_batch_size=5", "--run-dir", base)
+    assert answer.code == 2
+    assert "stage second cannot start\n    try: second.KEY=VALUE, where KEY=VALUE stands below\n" in answer.err
+    assert re.search(r"try: train\.\w+=\d+", answer.err)
 
 
 def test_what_preflight_finds_is_told_of_all_stages(fullrank, pipeline_file, base) -> None:
