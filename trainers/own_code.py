@@ -48,7 +48,7 @@ def build_own_model(source: OwnClass, kwargs: Mapping[str, Any], folder: Path | 
         ConfigError: the module or the class is not there, the arguments do not fit, building it fails, or it is no nn.Module.
     """
     if folder is not None and code_folder(folder / "x", source.module.partition(".")[0]):
-        _add(folder, source.module.partition(".")[0], "model.class")
+        _add(folder.absolute(), source.module.partition(".")[0], "model.class", is_runs_copy=True)
     spelled = f"{source.module}:{source.name}"
     kind = _attribute(_import(source.module, "model.class"), source.name, "model.class")
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
@@ -121,15 +121,43 @@ _FOLDERS: list[str] = []
 """Folders of one's own code that stand on sys.path."""
 
 
-def _add(folder: Path, module: str, key: str) -> None:
-    """Puts a folder last on the path, after making sure that nothing installed has the name of a file that is needed."""
-    if str(folder) not in _FOLDERS:
-        for name in sorted({path.parts[0].removesuffix(".py") for path in find_code(folder, module)}):
-            if name in sys.modules or importlib.util.find_spec(name) is not None:
-                what = f"{name} in {folder} has the name of an installed module, which Python would take instead"
-                raise ConfigError(Problem(what, key=key, fix="another name for the file"))
-        _FOLDERS.append(str(folder))
-        sys.path.append(str(folder))
+def _add(folder: Path, module: str, key: str, is_runs_copy: bool = False) -> None:
+    """Puts a folder on the path, after making sure that Python takes each file that is needed from there, or one that is the same.
+
+    Args:
+        is_runs_copy: what saved weights came with: it goes first, for the files it was copied from may lie beside the script that loads it.
+    """
+    if str(folder) in _FOLDERS:
+        return
+    files = find_code(folder, module)
+    beside_script = next(place for place in sys.path if place not in _FOLDERS)
+    for name in sorted({path.parts[0].removesuffix(".py") for path in files}):
+        there = _folder_python_knows(name)
+        if there is None or all(_has_same(there, folder, path) for path in files if path.parts[0].removesuffix(".py") == name):
+            continue
+        if there not in {Path.cwd(), *(Path(place).resolve() for place in (beside_script, *_FOLDERS))}:
+            what = f"{name} in {folder} has the name of an installed module, which Python would take instead"
+            raise ConfigError(Problem(what, key=key, fix="another name for the file"))
+        if not is_runs_copy or name in sys.modules:
+            what = f"{name} in {folder} is another file than the one in {there}, which Python would take instead"
+            raise ConfigError(Problem(what, key=key, fix="a new Python process" if is_runs_copy else "another name for one of them"))
+    _FOLDERS.append(str(folder))
+    sys.path.insert(0 if is_runs_copy else len(sys.path), str(folder))
+
+
+def _folder_python_knows(name: str) -> Path | None:
+    """Returns the folder that Python has or would take a top-level module from; `/` for one that is in no folder, None: there is no such module."""
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        return None
+    spec = sys.modules[name].__spec__ if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return Path("/")
+    file = Path(spec.origin).resolve()
+    return file.parent.parent if spec.submodule_search_locations else file.parent
+
+
+def _has_same(there: Path, folder: Path, path: Path) -> bool:
+    return (there / path).is_file() and (there / path).read_bytes() == (folder / path).read_bytes()
 
 
 def _import(module: str, key: str) -> ModuleType:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.config.errors import ConfigError
 from launch.config.load import load_experiment
 from launch.config.own_code import find_code
 from launch.config.sources import OwnClass
@@ -113,6 +114,35 @@ def test_a_file_named_like_an_installed_module_is_refused(tmp_path):
     (tmp_path / "datasets.py").write_text("")
     assert "datasets in" in (text := refused(write(tmp_path)))
     assert "has the name of an installed module" in text
+
+
+def beside_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> Path:
+    """Returns the copy that weights came with; h2_net.py lies beside the script, too, as where README's experiment is."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    (tmp_path / "code" / "h2_net.py").write_text(kept)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "code"
+
+
+@pytest.mark.parametrize("kept", [NET.format(name="Net"), NET.format(name="Net").replace("4, width", "5, width")])
+def test_a_runs_own_copy_is_taken_where_the_file_it_was_copied_from_lies_beside_the_script(kept, tmp_path, monkeypatch):
+    folder = beside_and_kept(tmp_path, monkeypatch, kept)
+    network = build_own_model(OwnClass("h2_net", "Net"), {"width": 3}, folder)
+    assert network.in_features == (5 if "5, width" in kept else 4)
+
+
+def test_another_file_of_that_name_that_python_has_imported_is_refused(tmp_path, monkeypatch):
+    folder = beside_and_kept(tmp_path, monkeypatch, "# an earlier one\n")
+    importlib.import_module("h2_net")
+    with pytest.raises(ConfigError, match=f"h2_net in {folder} is another file than the one in {tmp_path}, which Python would take instead"):
+        build_own_model(OwnClass("h2_net", "Net"), {"width": 3}, folder)
+
+
+def test_an_installed_module_of_that_name_is_refused_for_a_runs_own_copy_too(tmp_path):
+    (tmp_path / "datasets.py").write_text("")
+    with pytest.raises(ConfigError, match="has the name of an installed module"):
+        build_own_model(OwnClass("datasets", "Net"), {}, tmp_path)
 
 
 def test_the_files_a_module_imports_go_with_it(tmp_path):
