@@ -42,8 +42,17 @@ def cancel(
     if as_json:
         print(json.dumps(ended.as_dict(), indent=2))
     else:
-        step = f" at step {ended.status['step']}" if ended.status.get("step") is not None else ""
-        print(f"{ended.state}{step}; fullrank resume {found.path} would go on with it")
+        print(_ending(ended))
+
+
+def _ending(state: RunState) -> str:
+    """Returns what became of the run; one that completes its last step, or saves for longer than was waited for, is not cancelled."""
+    step = f" at step {state.status['step']}" if state.status.get("step") is not None else ""
+    if state.state == "completed":
+        return f"completed{step}, before it heard of it: there is nothing left to cancel, or to go on with"
+    if state.state in ALIVE:
+        return f"still {state.state}{step}: it has been asked to save and leave; at once: fullrank cancel {state.run.path} --now"
+    return f"{state.state}{step}; fullrank resume {state.run.path} would go on with it"
 
 
 def _cancel_sweep(sweep: Sweep, now: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from launch.cli.report import for_terminal
 from launch.config.lock import lock_run
 from launch.config.run_dir import RunDir, read_json, update_status
+from tests.ranks import ROOT
 
 
 @pytest.fixture
@@ -128,6 +131,39 @@ def test_living_run_is_not_resumed(fullrank, stopped):
     answer = fullrank("resume", stopped)
     assert answer.code == 2
     assert "still alive: running" in answer.err
+
+
+AGENT = """
+import signal, sys
+from pathlib import Path
+from launch.config.run_dir import RunDir, update_status
+signal.signal(signal.SIGTERM, lambda *_: update_status(RunDir(Path(sys.argv[1])), state=sys.argv[2]))
+print(flush=True)
+while True:
+    signal.pause()
+"""
+"""A stand-in that writes how the run ends once it is asked to stop."""
+
+
+@pytest.mark.parametrize(
+    ("becomes", "told"),
+    [
+        ("completed", "completed at step 4, before it heard of it: there is nothing left to cancel, or to go on with\n"),
+        ("running", "still running at step 4: it has been asked to save and leave; at once: fullrank cancel {run} --now\n"),
+        ("stopped", "cancelled at step 4; fullrank resume {run} would go on with it\n"),
+    ],
+)
+def test_cancel_tells_what_became_of_the_run(becomes, told, fullrank, stopped):
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, stopped, becomes], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        update_status(RunDir(stopped), state="running", step=4, ended=None, agent={"pid": agent.pid, "attempt": 1}, host=socket.gethostname())
+        answer = fullrank("cancel", stopped, "--wait", "0" if becomes == "running" else "20")
+        assert answer.out == told.format(run=stopped), answer.err
+    finally:
+        agent.kill()
+        agent.communicate()
 
 
 def test_second_resume_at_once_is_refused_and_starts_nothing(fullrank, stopped):
