@@ -136,6 +136,7 @@ def _write_start(plan: LaunchPlan) -> None:
         experiment=plan.name,
         state="running",
         cause=None,
+        message=None,
         attempt=plan.attempt.number,
         backend="local",
         job_id=None,

@@ -9,7 +9,8 @@ import pytest
 from launch.config.errors import ConfigError, StateError
 from launch.config.lock import lock_run
 from launch.config.new_run import create_attempt
-from launch.config.run_dir import RunDir
+from launch.config.run_dir import RunDir, update_status
+from launch.config.status_file import read_status
 from trainers.starting import open_run
 from trainers.world import World
 
@@ -41,6 +42,17 @@ def test_rank_of_an_agent_leaves_the_lock_to_the_agent(run: RunDir, monkeypatch:
     monkeypatch.setenv("FULLRANK_ATTEMPT", "3")
     with lock_run(run):
         assert open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)[1].number == 3
+
+
+@pytest.mark.parametrize(("number", "message"), [(None, None), ("2", "node a was lost")])
+def test_what_an_earlier_attempt_ended_by_is_forgotten_by_the_next_but_for_what_its_agent_says(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, number: str | None, message: str | None
+) -> None:
+    if number:
+        monkeypatch.setenv("FULLRANK_ATTEMPT", number)
+    update_status(run, state="failed", message="node a was lost")
+    open_run(ENGINE, EXPERIMENT, EXPERIMENT, run.path)
+    assert read_status(run)["message"] == message
 
 
 @pytest.mark.parametrize(("trace", "number"), [("plan.json", 1), ("start.json", 2), ("rank_00000.log", 2), ("failures/rank_00000.json", 2)])

@@ -110,6 +110,16 @@ def test_resume_is_a_new_attempt_of_the_same_plan(fullrank, stopped):
     assert (stopped / "attempts/0001/plan.json").read_text() == before
 
 
+def test_status_of_a_later_attempt_has_no_message_of_an_earlier_failure(fullrank, experiment_file, run_path, monkeypatch):
+    monkeypatch.setenv("FAKE_END", "fail")
+    fullrank("run", experiment_file)
+    assert "message  " in fullrank("status", run_path()).out
+    monkeypatch.delenv("FAKE_END")
+    assert fullrank("resume", run_path()).code == 0
+    assert "message" not in fullrank("status", run_path()).out
+    assert (read_json(run_path() / "attempts/0001/ended.json") or {})["message"]
+
+
 def test_a_run_with_a_broken_status_is_resumed(fullrank, stopped):
     (stopped / "status.json").write_text('{"state": ')
     answer = fullrank("resume", stopped)
