@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ def _title(run: RunDir, experiment: Experiment) -> str:
 def _outcome(run: RunDir, experiment: Experiment, records: Sequence[Record]) -> str:
     metric = experiment.evaluate.metric
     status, damage = last_known_status(run)
-    lines = [f"**{escaped(_state_sentence(status, records))}**"]
+    lines = [f"**{escaped(_state_sentence(run, status, records))}**"]
     if damage:
         lines.append(f"**Not everything is here:** the run {escaped(damage)}.")
     judged = [record for record in records if record["split"] == "validation" and metric in record]
@@ -157,13 +158,23 @@ def _model(run: RunDir, experiment: Experiment) -> str:
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 
-def _state_sentence(status: dict[str, Any], records: Sequence[Record]) -> str:
+def _state_sentence(run: RunDir, status: dict[str, Any], records: Sequence[Record]) -> str:
     step = status.get("step") or max((record["step"] for record in records), default=0)
     state, cause, total = status.get("state", "unknown"), status.get("cause"), status.get("total_steps")
     of = f" of {total:,}" if total and total > step else ""
-    took = status["ended"] - status["started"] if status.get("ended") and status.get("started") else None
     because = f" ({str(cause).replace('_', ' ')})" if cause else ""
-    return f"{str(state).capitalize()}{because} at step {step:,}{of}{f', after {_span(took)}' if took and took > 0 else ''}."
+    return f"{str(state).capitalize()}{because} at step {step:,}{of}{_took(run, status)}."
+
+
+def _took(run: RunDir, status: dict[str, Any]) -> str:
+    """Returns how long the attempts trained together, without the time between them; one that was killed did not say how long."""
+    number = status.get("attempt") or 1
+    told = [status, *(read_json(attempt.ended) or {} for attempt in run.attempts_backwards() if attempt.number < number)]
+    spans = [max(0.0, (ended.get("ended") or 0.0) - (ended.get("started") or math.inf)) for ended in told]
+    if not spans[0]:
+        return ""
+    of = "" if all(spans) else f"{sum(span > 0 for span in spans)} of "
+    return f", after {_span(sum(spans))}{f' in {of}{len(told)} attempts' if len(told) > 1 else ''}"
 
 
 def _scores_table(rows: Sequence[tuple[str, Record]]) -> str:

@@ -104,6 +104,16 @@ def test_the_report_of_a_completed_run_says_what_came_out(tmp_path: Path) -> Non
     assert "`train.label_smoothing`" not in text  # a default
 
 
+@pytest.mark.parametrize(("second", "took"), [({"started": 1.7e9, "ended": 1.7e9 + 100}, "7 min in 3"), ({}, "5 min in 2 of 3")])
+def test_the_time_is_that_of_all_attempts(second: dict[str, Any], took: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    for number, ended in ((1, {"started": 1.6e9, "ended": 1.6e9 + 20}), (2, second)):
+        run.attempt(number).path.mkdir(exist_ok=True)
+        write_json(run.attempt(number).ended, ended)
+    write_json(run.status, (read_json(run.status) or {}) | {"attempt": 3})
+    assert f"**Completed at step 300, after {took} attempts.**" in write_report(run).read_text()
+
+
 def test_its_figures_are_pictures_that_the_report_shows(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     text = write_report(run).read_text()
