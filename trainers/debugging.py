@@ -39,6 +39,7 @@ def overfit(training: Training) -> Cause | None:
     Raises:
         FullrankError: it is not; says what to look at.
     """
+    training.heartbeat.note(overfits_batch=True, verdict=None)
     set_training_mode(training.model)
     training.console.start(0, training.total_steps)
     batches = next(iter(training.steps))
@@ -52,20 +53,24 @@ def overfit(training: Training) -> Cause | None:
         is_over = is_gone(losses) or not math.isfinite(losses[-1]) or result.cause is not None
         if is_over or training.is_due(training.experiment.tracking.log_every) or step == 1:
             record = {"loss": losses[-1], "lr": result.lr, "gradient_norm": float(result.gradient_norm)}
-            write_record(training, "train", step, record)
+            write_record(training, "train", step, record | {"epoch": round(1 / training.steps_per_epoch, 4)})  # no more is ever seen
         if is_over:
             break
     training.console.stop()
     if result.cause:
         return result.cause
-    if not is_gone(losses):
-        raise FullrankError(verdict(losses, result))
-    count = training.experiment.train.global_batch_size
-    training.console.say(
-        f"overfit: yes. The loss of one batch of {count} went from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps: "
-        "data, model, loss and optimizer work together"
-    )
+    problem = None if is_gone(losses) else verdict(losses, result)
+    said = problem.what if problem else _good_news(losses, training.experiment.train.global_batch_size)
+    training.heartbeat.note(step=step, verdict=said)
+    if problem:
+        raise FullrankError(problem)
+    training.console.say(said)
     return None
+
+
+def _good_news(losses: list[float], num_samples: int) -> str:
+    went = f"The loss of one batch of {num_samples} went from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps"
+    return f"overfit: yes. {went}: data, model, loss and optimizer work together"
 
 
 def is_gone(losses: list[float]) -> bool:

@@ -145,6 +145,8 @@ def _write_start(plan: LaunchPlan) -> None:
         agent=mine,
         world_size=plan.world_size,
         is_debug=plan.mode.is_debug,
+        overfits_batch=plan.mode.overfits_batch,
+        verdict=None,
         total_steps=plan.optimizer_steps if isinstance(plan, ExperimentPlan) else None,
         started=time.time(),
         ended=None,

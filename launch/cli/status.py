@@ -19,6 +19,9 @@ from launch.config.pipeline_dir import find_base, stage_names, stage_runs
 from launch.runs import ALIVE, RunState, Unreadable, list_runs, read_run
 from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
+_MARKS = {"is_debug": "a debug run", "overfits_batch": "an overfit of one batch"}
+"""What a run is, if not a training to its end; the lists of runs show the second word."""
+
 
 def status(
     run: Annotated[
@@ -94,7 +97,8 @@ def one_run(state: RunState) -> list[str]:
     """Returns the lines about one run: state, progress, last records, what to do."""
     found, rows = state.status, []
     cause = f" ({found['cause']})" if found.get("cause") and found["cause"] != state.state else ""
-    rows.append(("state", f"{state.state}{cause}{', a debug run' if found.get('is_debug') else ''}"))
+    marks = "".join(f", {mark}" for key, mark in _MARKS.items() if found.get(key))
+    rows.append(("state", f"{state.state}{cause}{marks}"))
     rows.append(("step", _progress(found)))
     rows.append(("attempt", str(found.get("attempt", ""))))
     rows.append(("where", _where(found)))
@@ -102,6 +106,8 @@ def one_run(state: RunState) -> list[str]:
         rows.append(("slurm", state.note))
     if found.get("message"):
         rows.append(("message", str(found["message"]).splitlines()[0]))
+    elif found.get("verdict"):
+        rows.append(("verdict", str(found["verdict"])))
     for split, record in _last_records(state).items():
         numbers = {name: value for name, value in record.items() if isinstance(value, float) and name not in ("time", "epoch", "seconds")}
         rows.append((split, f"step {record.get('step')}  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())))
@@ -130,12 +136,15 @@ def _row(state: RunState | Unreadable, root: Path) -> tuple[str, ...]:
     if isinstance(state, Unreadable):
         return (state.run.run_id, "-" if folder == root else folder.name, "unreadable", "-", "-")
     experiment = str(state.status.get("experiment") or "-") if folder == root else folder.name
-    shown = f"{state.state} (debug)" if state.status.get("is_debug") else state.state
+    marks = [mark.split()[1] for key, mark in _MARKS.items() if state.status.get(key)]
+    shown = f"{state.state} ({', '.join(marks)})" if marks else state.state
     return (state.run.run_id, experiment, shown, _progress(state.status), _ago(state.status.get("heartbeat")))
 
 
 def _progress(status: dict[str, Any]) -> str:
     step, total = status.get("step"), status.get("total_steps")
+    if status.get("overfits_batch") and status.get("state") == "completed":
+        total = None  # it ends when the loss is gone; the total is what it may take at most
     return "-" if step is None else f"{step}/{total}" if total else str(step)
 
 

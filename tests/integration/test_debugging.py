@@ -42,12 +42,20 @@ def test_one_batch_is_overfitted_and_leaves_no_model(experiment, tmp_path):
     assert losses[-1] <= 0.02 * losses[0]
     assert len(losses) < 300
     assert (status(tmp_path / "run")["state"], (tmp_path / "run" / "model").exists()) == ("completed", False)
+    assert status(tmp_path / "run")["verdict"].startswith("overfit: yes. The loss of one batch of 16 went from 0.")
+    assert status(tmp_path / "run")["overfits_batch"]
+    assert {record["epoch"] for record in records} == {round(1 / 3, 4)}
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "on one batch of 16 samples of " in report
+    assert f"Completed at step {len(losses)}, after " in report
 
 
 def test_batch_that_is_not_learned_is_exit_code_1(experiment, tmp_path):
     train(experiment, tmp_path / "run", "--overfit-batch", "optimizer.lr=1e-9", exit_code=1)
     report = json.loads((tmp_path / "run" / "attempts" / "0001" / "failures" / "rank_00000.json").read_text())
     assert report["message"].startswith("--overfit-batch: overfit: no. The loss of one batch went from 0.")
+    assert (status(tmp_path / "run")["step"], report["step"]) == (4, 4)
+    assert status(tmp_path / "run")["verdict"].startswith("overfit: no. ")
 
 
 def test_profiled_steps_leave_a_trace_a_rank_and_a_table(experiment, tmp_path):

@@ -80,18 +80,19 @@ def _title(run: RunDir, experiment: Experiment) -> str:
     size, device = plan.get("world_size") or status.get("world_size"), plan.get("device") or status.get("device") or "unknown device"
     where = f"{how}{size} {'process' if size == 1 else 'processes'} on {device.upper()}" if size else "an unknown number of processes"
     model = experiment.model.source or experiment.model.model_dump(by_alias=True).get("class") or "a model of its own"
-    return (
-        f"# {escaped(experiment.name)}\n\n"
-        f"{code(_display(model))} trained for {experiment.task.kind.replace('_', ' ')} on {code(_display(experiment.data.source))}, "
-        f"{experiment.train.duration} in batches of {experiment.train.global_batch_size}; {where}, {precision}. "
-        f"Run {code(run.run_id)}."
-    )
+    task, data, batch = experiment.task.kind.replace("_", " "), code(_display(experiment.data.source)), experiment.train.global_batch_size
+    much = f"on {data}, {experiment.train.duration} in batches of {batch}"
+    if status.get("overfits_batch"):
+        much = f"on one batch of {batch} samples of {data}, again and again until its loss is gone ({code('--overfit-batch')})"
+    return f"# {escaped(experiment.name)}\n\n{code(_display(model))} trained for {task} {much}; {where}, {precision}. Run {code(run.run_id)}."
 
 
 def _outcome(run: RunDir, experiment: Experiment, records: Sequence[Record]) -> str:
     metric = experiment.evaluate.metric
     status, damage = last_known_status(run)
     lines = [f"**{escaped(_state_sentence(run, status, records))}**"]
+    if status.get("verdict"):
+        lines.append(f"**{escaped(status['verdict'])}**")
     if damage:
         lines.append(f"**Not everything is here:** the run {escaped(damage)}.")
     judged = [record for record in records if record["split"] == "validation" and metric in record]
@@ -161,7 +162,8 @@ def _model(run: RunDir, experiment: Experiment) -> str:
 def _state_sentence(run: RunDir, status: dict[str, Any], records: Sequence[Record]) -> str:
     step = status.get("step") or max((record["step"] for record in records), default=0)
     state, cause, total = status.get("state", "unknown"), status.get("cause"), status.get("total_steps")
-    of = f" of {total:,}" if total and total > step else ""
+    is_done = state == "completed" and status.get("overfits_batch")
+    of = f" of {total:,}" if total and total > step and not is_done else ""
     because = f" ({str(cause).replace('_', ' ')})" if cause else ""
     return f"{str(state).capitalize()}{because} at step {step:,}{of}{_took(run, status)}."
 

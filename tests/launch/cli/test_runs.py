@@ -44,6 +44,15 @@ def test_status_of_a_run_shows_scores_and_how_to_go_on(fullrank, stopped):
     assert f"fullrank resume {stopped}" in out
 
 
+def test_status_tells_an_overfit_of_one_batch_from_a_training(fullrank, stopped):
+    verdict = "overfit: yes. The loss of one batch of 32 went from 0.7 to 0.01 in 40 steps"
+    update_status(RunDir(stopped), state="completed", step=40, total_steps=300, overfits_batch=True, verdict=verdict)
+    assert " completed (overfit)  40 " in fullrank("status").out
+    shown = fullrank("status", stopped).out
+    assert "completed (preempted), an overfit of one batch" in shown
+    assert verdict in shown
+
+
 def test_status_lists_a_run_that_cannot_be_read_and_one_directly_under_the_run_root(fullrank, stopped, tmp_path):
     (tmp_path / "runs" / "named").mkdir()
     update_status(RunDir(tmp_path / "runs" / "named"), state="completed", experiment="other")

@@ -114,6 +114,14 @@ def test_the_time_is_that_of_all_attempts(second: dict[str, Any], took: str, tmp
     assert f"**Completed at step 300, after {took} attempts.**" in write_report(run).read_text()
 
 
+def test_an_overfit_of_one_batch_is_told_from_a_training_with_its_verdict(tmp_path: Path) -> None:
+    run = write_run(tmp_path, num_steps=140, validation=False, test=False)
+    write_json(run.status, (read_json(run.status) or {}) | {"overfits_batch": True, "verdict": "overfit: yes. The loss of one batch went"})
+    text = write_report(run).read_text()
+    assert "on one batch of 32 samples of `data/reviews`, again and again until its loss is gone (`--overfit-batch`); ddp strategy" in text
+    assert "**Completed at step 140, after 5 min.**\n\n**overfit: yes. The loss of one batch went**" in text
+
+
 def test_its_figures_are_pictures_that_the_report_shows(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     text = write_report(run).read_text()
