@@ -27,6 +27,7 @@ class Evaluation:
         metrics: loss (mean over the counted targets) and the task's own metrics.
         tables: what is not one number (a confusion matrix), as nested lists.
         worst: the samples with the highest losses, the worst first; empty where the task gives no loss a sample.
+        sums_losses: the loss of a sample is the sum over its targets (words, pixels), of which it has more than one.
     """
 
     split: str
@@ -35,6 +36,7 @@ class Evaluation:
     num_samples: int
     seconds: float
     worst: list[Judged] = field(default_factory=list)
+    sums_losses: bool = False
 
 
 class Evaluator:
@@ -85,8 +87,9 @@ class Evaluator:
         scalars = {name: float(value) for name, value in values.items() if value.ndim == 0}
         tables = {name: value.tolist() for name, value in values.items() if value.ndim > 0}
         worst = worst_of(sample for samples in engine.gather_objects(worst) for sample in samples)
-        seconds = time.perf_counter() - started
-        return Evaluation(split, {"loss": loss_sum_all / max(count_all, 1.0), **scalars}, tables, task.num_samples[split], seconds, worst)
+        scalars = {"loss": loss_sum_all / max(count_all, 1.0), **scalars}
+        num_samples, seconds = task.num_samples[split], time.perf_counter() - started
+        return Evaluation(split, scalars, tables, num_samples, seconds, worst, sums_losses=count_all > num_samples)
 
     def illustrate(self, model: nn.Module, split: str, folder: Path) -> str:
         """Returns what the task shows of the model on a split, as Markdown; empty if it shows nothing. Every rank must call this."""
@@ -120,4 +123,5 @@ def write_evaluation(run: RunDir, step: int, evaluation: Evaluation, task: Task,
     run.evaluations.mkdir(exist_ok=True)
     worst = describe_worst(evaluation.worst, task, evaluation.split, run.figures)
     facts = {"step": step, "metrics": evaluation.metrics, "label_names": task.label_names, **evaluation.tables}
-    write_json(run.evaluations / f"{evaluation.split}.json", facts | {"worst": worst, "illustration": illustration})
+    facts |= {"worst": worst, "sums_losses": evaluation.sums_losses, "illustration": illustration}
+    write_json(run.evaluations / f"{evaluation.split}.json", facts)

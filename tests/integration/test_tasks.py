@@ -57,3 +57,5 @@ def test_two_ranks_learn_what_one_learns_and_a_stopped_run_goes_on_bit_by_bit(na
                     assert other[key] == pytest.approx(value, **near), (record["split"], record["step"], key)
     text = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "## Outcome" in text
+    if name in ("ner", "text_classification"):  # a loss a word, a loss a sample
+        assert ("| summed loss |" in text, "| loss | true |" in text) == (name == "ner", name != "ner")

@@ -38,5 +38,6 @@ def test_what_a_task_shows_stands_beside_its_metrics(tmp_path: Path) -> None:
         "label_names": [],
         "counts": [1, 2],
         "worst": [],
+        "sums_losses": False,
         "illustration": "## Written words\n\nthe end",
     }

@@ -57,7 +57,7 @@ def write_report(run: RunDir) -> Path:
         _title(run, experiment),
         _outcome(run, experiment, records),
         _curve(pictures, damage),
-        _confusion(pictures),
+        _confusion(pictures, experiment),
         _illustration(run),
         _worst(run),
         _model(run, experiment),
@@ -116,10 +116,11 @@ def _curve(pictures: dict[str, Path], damage: str | None) -> str:
     return f"## Learning curve{missing}\n\n![training and validation loss over optimizer steps](figures/{pictures[LEARNING_CURVE].name})"
 
 
-def _confusion(pictures: dict[str, Path]) -> str:
+def _confusion(pictures: dict[str, Path], experiment: Experiment) -> str:
     if CONFUSION_MATRIX not in pictures:
         return ""
-    return f"## Confusion matrix\n\n![confusion matrix, true classes by predicted classes](figures/{pictures[CONFUSION_MATRIX].name})"
+    picture = f"![confusion matrix, true classes by predicted classes](figures/{pictures[CONFUSION_MATRIX].name})"
+    return "\n\n".join(["## Confusion matrix", picture, *([experiment.task.MATRIX] if experiment.task.MATRIX else [])])
 
 
 def _illustration(run: RunDir) -> str:
@@ -132,10 +133,15 @@ def _worst(run: RunDir) -> str:
     for split in SPLITS:
         evaluation = read_json(run.evaluations / f"{split}.json") or {}
         if evaluation.get("worst"):
-            rows = [("loss", "true", "predicted", "sample", "index"), *(_worst_row(sample) for sample in evaluation["worst"])]
+            is_sum = evaluation.get("sums_losses")
+            rows = [
+                ("summed loss" if is_sum else "loss", "true", "predicted", "sample", "index"),
+                *(_worst_row(sample) for sample in evaluation["worst"]),
+            ]
             filled = [column for column in zip(*rows, strict=True) if any(column[1:])]  # not every task has classes
             titles, *cells = zip(*filled, strict=True)
             told = f"The samples of the {split} split with the highest losses, at step {evaluation['step']:,}: look here for wrong labels first."
+            told += " A sample's loss is the sum over all that it is judged by (words, pixels); the loss above is the mean." if is_sum else ""
             return f"## Worst samples\n\n{told}\n\n" + table(titles, cells)
     return ""
 

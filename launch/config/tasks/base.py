@@ -35,6 +35,9 @@ class TaskSection(Section):
     USAGE: ClassVar[Sequence[str]]
     """Three lines of Python that use the trained model; `{model}` is its folder."""
 
+    MATRIX: ClassVar[str] = ""
+    """What the report says beside the confusion matrix, where its classes do not speak for themselves."""
+
     def metrics(self) -> Metrics | None:
         """Returns what the model is judged by; loss is always there. None: only the task's own file knows."""
         raise NotImplementedError

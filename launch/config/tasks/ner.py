@@ -19,6 +19,11 @@ class Ner(TaskSection):
         'print(find("Ada Lovelace lived in London"))',
     )
 
+    MATRIX = (
+        "The row “no name” counts what the model found where there is no name (of exactly these words), its column the names that it did not find; "
+        "words outside of both are not counted."
+    )
+
     kind: Literal["ner"] = Field(description="Which task this is; chooses the other keys.")
     tokens: str = Field("tokens", description="Column of the words: a list a sentence. In conll files without data.columns: the first column.")
     tags: str = Field("ner_tags", description="Column of the tags, one a word. In conll files without data.columns: the last column.")

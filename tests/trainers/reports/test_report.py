@@ -198,6 +198,17 @@ def test_the_worst_samples_are_shown_as_they_are_and_never_as_markup(tmp_path: P
     assert not any(name.startswith("on") for name in page.attributes)
 
 
+def test_summed_losses_and_the_matrix_of_names_are_explained(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    named = dump_experiment(EXPERIMENT) | {"task": {"kind": "ner"}, "evaluate": {"metric": "f1", "mode": "max"}}
+    run.resolved.write_text(yaml.safe_dump(named))
+    worst = [{"index": 3, "loss": 56.5, "label": None, "predicted": None, "shown": "Ada"}]
+    write_json(run.evaluations / "test.json", (read_json(run.evaluations / "test.json") or {}) | {"worst": worst, "sums_losses": True})
+    text = write_report(run).read_text()
+    assert "A sample's loss is the sum over all that it is judged by (words, pixels); the loss above is the mean.\n\n| summed loss | sample |" in text
+    assert "(figures/confusion_matrix.png)\n\nThe row “no name” counts what the model found where there is no name" in text
+
+
 def test_columns_that_no_worst_sample_fills_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     worst = [{"index": 3, "loss": 4.25, "label": None, "predicted": None, "shown": "Who?"}]
