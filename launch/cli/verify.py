@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -88,7 +89,9 @@ def verify(
     else:
         print(verdict(comparison, stopped_at))
     if not comparison.differences and run_dir is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+        if not as_json:
+            _say("both runs are removed, with their logs; --run-dir DIR keeps them")
     elif not as_json:
         _say(f"both runs are in {folder}")
     raise typer.Exit(EXIT_FAILED if comparison.differences else EXIT_DONE)
@@ -100,6 +103,13 @@ def _train_both(trainings: Trainings, whole: RunDir, stopped: RunDir, steps: int
     expect_done(trainings.train(whole), whole, "the undisturbed training")
     _say(f"training again, with a {trainings.number.name} after step {stop_at} and a resume; log: {log_of(stopped)}")
     return stop_and_resume(trainings, stopped, stop_at)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the folder, and the one around it if that was the last verification in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it holds others
+        folder.parent.rmdir()
 
 
 def _clear(folder: Path) -> None:

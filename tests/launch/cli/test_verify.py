@@ -57,7 +57,17 @@ def test_same_runs_are_said_to_be_the_same_and_are_removed(fullrank, experiment_
     assert trainings.words[0] == str(experiment_file)
     assert trainings.words[1:3] == ["train.duration=20 steps", "evaluate.every=5 steps"]
     assert trainings.words[-7:] == ["optimizer.lr=1e-3", "--strategy", "auto", "--nodes", "1", "--processes-per-node", "2"]
-    assert not list((tmp_path / "runs" / "tiny-verify").iterdir())
+    assert answer.err.endswith("both runs are removed, with their logs; --run-dir DIR keeps them\n")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_other_verifications_stay_and_so_does_a_folder_that_was_named(fullrank, experiment_file, trainings, tmp_path):
+    other = tmp_path / "runs" / "tiny-verify" / "other"
+    other.mkdir(parents=True)
+    assert fullrank("verify", experiment_file).code == 0
+    assert list(other.parent.iterdir()) == [other]
+    assert "both runs are in " in fullrank("verify", experiment_file, "--run-dir", tmp_path / "kept").err
+    assert (tmp_path / "kept" / "whole").is_dir()
 
 
 def test_every_difference_is_named_with_its_step_or_tensor_and_both_runs_stay(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
@@ -83,7 +93,7 @@ def test_cluster_has_both_submitted_under_its_run_root(fullrank, experiment_file
     answer = fullrank("verify", experiment_file, "--cluster", site, "--nodes", "2", "--processes-per-node", "1")
     assert answer.code == 0, answer.err
     assert trainings.words[-6:] == ["--nodes", "2", "--processes-per-node", "1", "--cluster", str(site)]
-    assert (tmp_path / "shared" / "tiny-verify").is_dir()
+    assert f"log: {tmp_path}/shared/tiny-verify/" in answer.err
 
 
 def test_cluster_without_slurm_here_is_refused_before_anything_starts(fullrank, experiment_file, trainings, tmp_path, monkeypatch):
