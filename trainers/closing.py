@@ -10,6 +10,7 @@ import traceback
 from torch import Tensor
 
 from launch.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED
+from launch.config.pipeline_dir import base_of_stage
 from launch.config.run_dir import Cause, RunDir, update_status
 from trainers.checkpoints.manifest import sorted_checkpoints
 from trainers.engine import Engine
@@ -81,7 +82,7 @@ def _what_is_saved(run: RunDir, step: int) -> str:
 
 
 def _go_on(run: RunDir) -> str:
-    return f"go on with: fullrank resume {run.path}"
+    return f"go on with: fullrank resume {base_of_stage(run) or run.path}"
 
 
 def _report(run: RunDir, training: Training) -> None:

@@ -18,8 +18,12 @@ from launch.plan_experiment import ExperimentPlan
 _RANK_ON_TERMINAL = 0
 
 
-def print_closing(ended: Ended, as_json: bool = False) -> None:
-    """Prints results to stdout, and what went wrong to stderr."""
+def print_closing(ended: Ended, as_json: bool = False, is_stage: bool = False) -> None:
+    """Prints results to stdout, and what went wrong to stderr.
+
+    Args:
+        is_stage: of a pipeline, which says itself how it goes on.
+    """
     run, outcome = ended.plan.run, ended.outcome
     if outcome.failure:
         log = ended.plan.attempt.rank_log(outcome.failure.rank) if outcome.failure.rank is not None else ended.plan.attempt.job_log
@@ -32,7 +36,11 @@ def print_closing(ended: Ended, as_json: bool = False) -> None:
     elif ended.state == "completed":
         if isinstance(ended.plan, ExperimentPlan):
             print("\n".join(completed_lines(run, ended.plan.experiment)))
-    elif not ended.was_told and outcome.exit_code != EXIT_CONFIG and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json"))):
+    elif (
+        not (is_stage or ended.was_told)
+        and outcome.exit_code != EXIT_CONFIG
+        and (ended.state == "stopped" or any(run.checkpoints.glob("*/manifest.json")))
+    ):
         print(f"{ended.state}; go on with: fullrank resume {_short(run.path)}", file=sys.stderr)
 
 

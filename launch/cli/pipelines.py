@@ -87,7 +87,7 @@ def train_stages(
         ended = local.start(plan, probe) if is_new else local.resume(plan, probe)
         told.append({"stage": stage.name} | closing_facts(ended))
         if not as_json:
-            print_closing(ended)
+            print_closing(ended, is_stage=True)
         if ended.outcome.exit_code:
             print(f"the pipeline ended in {title}; go on with: fullrank resume {started.base}", file=sys.stderr)
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,10 +57,11 @@ def fullrank(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def ended(process: subprocess.Popen[str], code: int) -> None:
+def ended(process: subprocess.Popen[str], code: int) -> str:
     with process:
         output = process.communicate(timeout=TIMEOUT_S)[0]
     assert process.returncode == code, output
+    return output
 
 
 def stop_in(process: subprocess.Popen[str], run: Path) -> None:
@@ -68,7 +70,8 @@ def stop_in(process: subprocess.Popen[str], run: Path) -> None:
     while len(losses(run)) < 5 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    ended(process, 75)
+    base = str(run).rpartition(".")[0]
+    assert re.findall(r"go on with: fullrank resume (\S+)", ended(process, 75)) == [base, base]
 
 
 def losses(run: Path) -> list[tuple[int, str, float]]:

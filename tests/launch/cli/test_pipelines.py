@@ -51,7 +51,8 @@ def test_a_stage_that_stops_ends_the_pipeline_and_resume_goes_on_there(fullrank,
     monkeypatch.setenv("FAKE_END", "stop")
     answer = fullrank("run", pipeline_file, "--run-dir", base)
     assert answer.code == 75
-    assert f"the pipeline ended in stage 1 of 2, first; go on with: fullrank resume {base}" in answer.err
+    assert f"the pipeline ended in stage 1 of 2, first; go on with: fullrank resume {base}\n" in answer.err
+    assert answer.err.count("go on with") == 1
     assert not base.with_name("id.2-second").exists()
     monkeypatch.delenv("FAKE_END")
     pipeline_file.unlink()  # what was started is what goes on
