@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,15 +130,25 @@ def _listen() -> StopRequests:
 
 
 def _leave() -> None:
-    """Ends gloo's threads, if the script has not: torch 2.15 aborts (SIGABRT) in about every third process that exits over them."""
+    """Ends gloo's threads, if the script has not: one that frees a collective's tensors while Python goes away aborts the process (SIGABRT).
+
+    To free them it needs Python's lock, which nobody gets any more. The threads of our own group end with it; those of a group that
+    DistributedDataParallel has held stay whatever is destroyed, and are given the time to free what the script's last collective left.
+    """
     global _control_group
     distributed = _joined()
-    if distributed and distributed.get_backend() == "gloo":  # NCCL's may wait for a rank that is gone
+    if distributed is None:
+        return
+    if _control_group is not None:
+        distributed.destroy_process_group(_control_group)
         _control_group = None
+    if distributed.get_backend() == "gloo":  # NCCL's may wait for a rank that is gone
+        time.sleep(_LAST_FREED_S)
         distributed.destroy_process_group()
 
 
 _STOPS = _listen()
+_LAST_FREED_S = 0.05
 _control_group: Any = None
 atexit.register(_leave)
 
@@ -159,12 +170,10 @@ def _world_size() -> int:
 
 
 def _group() -> Any:
-    """Returns a group that reduces in host memory: the script's own, or a gloo group beside its NCCL one."""
+    """Returns a group of our own, over host memory whatever the script's is."""
     global _control_group
-    distributed = _joined()
     if _control_group is None:
-        has_host = "cpu:" in distributed.get_backend_config()
-        _control_group = distributed.group.WORLD if has_host else distributed.new_group(backend="gloo")
+        _control_group = _joined().new_group(backend="gloo")
     return _control_group
 
 

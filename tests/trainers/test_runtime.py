@@ -118,6 +118,29 @@ def test_body_that_raises_publishes_nothing_and_removes_nothing(start, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
+def test_the_threads_of_its_own_group_are_gone_before_python_is(start):
+    """One of gloo's that frees a collective's tensors while Python goes away aborts the process; those of the script's group stay, DDP holds them."""
+    ranks = start(
+        JOIN
+        + """
+import atexit, torch
+from trainers import runtime
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+model(torch.ones(1, 2)).sum().backward()
+threads = lambda: sum("gloo" in comm.read_text() for comm in Path("/proc/self/task").glob("*/comm"))
+before = threads()
+should_stop()
+asked = threads()
+atexit.unregister(runtime._leave)
+atexit.register(lambda: print(asked > before, threads() == before))
+atexit.register(runtime._leave)
+sys.exit(75)
+""",
+        2,
+    )
+    assert [(code, out) for code, out, _ in ends(ranks)] == [(75, "True True\n")] * 2
+
+
 def test_damaged_checkpoint_is_passed_over(start, tmp_path):
     write = "for step in (1, 2):\n    with publish_checkpoint(step) as folder:\n        (folder / 'weights').write_text(str(step))"
     assert ends(start(write))[0][0] == 0
