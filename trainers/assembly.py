@@ -41,7 +41,7 @@ from trainers.models.cpu_dropout import use_cpu_dropout
 from trainers.models.lora import AdapterFiles, add_adapters
 from trainers.models.model_files import ModelFiles, WholeModel
 from trainers.optimizers import build_optimizer, build_schedule, freeze_parameters
-from trainers.own_code import use_own_code
+from trainers.own_code import own_usage, use_own_code
 from trainers.rehearsal import RehearsalWatch, prepare_what_fits
 from trainers.reports.flops import arithmetic_facts, flops_per_token
 from trainers.sampler import RankSteps
@@ -127,7 +127,8 @@ def build_training(joined: Joined, run: RunDir, attempt: Attempt, stops: StopReq
     arithmetic_rates = arithmetic_facts(engine, flops)
     if world.is_main:
         begun = {"first_step": progress.step, "checkpoint": newest.name if newest else None, "micro_batch_size": arithmetic.micro_batch_size}
-        write_json(attempt.start, begun | {"engine": engine.name, "strategy_file": engine.strategy_file} | arithmetic_rates)
+        facts = {"engine": engine.name, "strategy_file": engine.strategy_file} | arithmetic_rates | own_usage(experiment)
+        write_json(attempt.start, begun | facts)
         update_status(run, world_size=world.world_size, device=engine.device.type, precision=engine.precision, total_steps=num_steps)
         update_status(run, strategy=engine.describe(), parameter_bytes=held)
     console.say(describe(engine, num_parameters, max(held), arithmetic, num_steps) + describe_features(experiment))

@@ -19,7 +19,7 @@ from launch.config.errors import ConfigError, Problem, suggest
 from launch.config.experiment import Experiment
 from launch.config.own_code import code_folder, copy_files, find_code, hash_code, own_modules, with_options
 from launch.config.sources import OwnClass
-from launch.config.tasks import OwnTask
+from launch.config.tasks import OwnTask, TaskSection
 
 
 def use_own_code(experiment: Experiment, experiment_file: Path) -> None:
@@ -81,6 +81,15 @@ def build_own_task(experiment: Experiment) -> Any:
         what = f"{experiment.evaluate.metric!r} is no metric of {task.file}"
         raise ConfigError(Problem(what, key="evaluate.metric", allowed=", ".join(metrics)))
     return built
+
+
+def own_usage(experiment: Experiment) -> dict[str, list[str]]:
+    """Returns {"usage": lines} where a task file's Options are those of a task that is there already: its model is used as that one's."""
+    task = experiment.task
+    if not isinstance(task, OwnTask):
+        return {}
+    options = read_options(_import(task.file.removesuffix(".py"), "task.file"), task)
+    return {"usage": list(options.usage())} if isinstance(options, TaskSection) else {}
 
 
 def read_options(module: ModuleType, task: OwnTask) -> BaseModel:

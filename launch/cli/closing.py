@@ -68,7 +68,7 @@ def completed_lines(run: RunDir, experiment: Experiment) -> list[str]:
             lines.append(f"{split:<10}  {scores}")
     lines += [f"{name:<10}  {_short(path)}" for name, path in (("model", run.model), ("report", run.report)) if path.exists()]
     if run.model.exists():
-        lines += ["", *experiment.task.usage_of(_short(run.model))]
+        lines += ["", *experiment.task.usage_of(_short(run.model), run.own_usage())]
     return lines
 
 

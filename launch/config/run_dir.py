@@ -50,7 +50,7 @@ class Attempt:
 
     @property
     def start(self) -> Path:
-        """Written by rank 0 when it has everything: the step and the checkpoint that training goes on from."""
+        """Written by rank 0 when it has everything: the step and the checkpoint that training goes on from, how a task of one's own is used."""
         return self.path / "start.json"
 
     @property
@@ -231,6 +231,11 @@ class RunDir:
         """Returns the checkpoints that were published, oldest first; their files may have suffered since."""
         found = [path.parent for path in self.checkpoints.glob("checkpoint-*/manifest.json") if path.parent.name.rpartition("-")[2].isdecimal()]
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+    def own_usage(self) -> list[str] | None:
+        """Returns the lines that use the model of a task of one's own, as its file says; None: it says nothing, or it is no such task."""
+        last = self.last_attempt()
+        return (read_json(last.start) or {}).get("usage") if last else None
 
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.attempts / f"{number:04d}")

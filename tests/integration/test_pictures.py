@@ -111,6 +111,8 @@ def test_the_examples_of_ones_own_code_run_and_keep_the_code(tmp_path: Path) -> 
     words = {run: ["--config", str(run / "resolved.yaml"), "--run-dir", str(run), "train.duration=2 epochs"] for run in runs.values()}
     finish([rank for run in runs.values() for rank in fork_ranks(words[run], 1)])
     assert [len(read_records(run, "validation")) for run in runs.values()] == [2, 2]
+    for run in runs.values():  # a task that is made of image classification is used as that is
+        assert f'classify = load_classifier("{run / "model"}")' in (run / "report.md").read_text()
 
 
 def finish(ranks: Sequence[Popen[str] | ForkedRank]) -> None:

@@ -13,7 +13,7 @@ from launch.config.load import load_experiment
 from launch.config.own_code import find_code
 from launch.config.sources import OwnClass
 from trainers import own_code
-from trainers.own_code import build_own_model, build_own_task, use_own_code
+from trainers.own_code import build_own_model, build_own_task, own_usage, use_own_code
 from trainers.own_code_check import find_problems
 
 EXPERIMENT = """\
@@ -166,6 +166,18 @@ def test_the_options_of_a_task_file_are_checked(tmp_path):
     assert "task.options.gama: unknown key; did you mean 'gamma'?" in refused(write(tmp_path, task=own.format(options="{gama: 1.0, gamma: 1.0}")))
     path = write(tmp_path, task=own.format(options="{gamma: 2.0}"))
     assert find_problems(load_experiment(str(path)).experiment, path) == []
+
+
+def test_a_task_made_of_one_that_is_there_is_used_as_that_one(tmp_path):
+    (tmp_path / "h2_net.py").write_text(NET.format(name="Net"))
+    (tmp_path / "h2_task.py").write_text(TASK)
+    derived = TASK.replace("pydantic import BaseModel", "launch.config.tasks import Ner as BaseModel").replace(", extra='forbid'", "")
+    (tmp_path / "h2_derived.py").write_text(derived)
+    for name, options, first in (("h2_task", "{gamma: 1.0}", None), ("h2_derived", "{kind: ner, gamma: 1.0}", "from transformers import pipeline")):
+        path = write(tmp_path, task=f"{{kind: own, file: {name}.py, options: {options}}}")
+        experiment = load_experiment(str(path)).experiment
+        use_own_code(experiment, path)
+        assert own_usage(experiment).get("usage", [None])[0] == first
 
 
 SIZED = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self, {sizes}, width=1):\n        super().__init__(4, width)\n"

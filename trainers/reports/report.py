@@ -161,7 +161,7 @@ def _profile(run: RunDir) -> str:
 def _model(run: RunDir, experiment: Experiment) -> str:
     if not run.model.is_dir():
         return ""
-    usage = "\n".join(experiment.task.usage_of(run.model))
+    usage = "\n".join(experiment.task.usage_of(run.model, run.own_usage()))
     return f"## Use the model\n\n```python\n{usage}\n```"
 
 

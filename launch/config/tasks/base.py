@@ -46,10 +46,10 @@ class TaskSection(Section):
         """Returns the lines that use a model trained with these options."""
         return self.USAGE
 
-    def usage_of(self, model: str | Path) -> list[str]:
-        """Returns these lines for the model of a folder, whatever its name has in it."""
+    def usage_of(self, model: str | Path, lines: Sequence[str] | None = None) -> list[str]:
+        """Returns these lines, or others, for the model of a folder, whatever its name has in it."""
         in_quotes = json.dumps(str(model), ensure_ascii=False)[1:-1]  # JSON escapes quotes, backslashes and newlines as Python does
-        return [line.format(model=in_quotes) for line in self.usage()]
+        return [line.format(model=in_quotes) for line in lines or self.usage()]
 
     def columns(self) -> dict[str, list[str]]:
         """Returns key -> the columns of the source that it names; no column has two parts to play."""

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from launch.config.run_dir import read_json
+from launch.cli.closing import completed_lines
+from launch.config.load import load_experiment
+from launch.config.run_dir import RunDir, read_json, write_json
 
 
 def test_run_trains_and_closes_with_scores_places_and_usage(fullrank, experiment_file, run_path):
@@ -21,6 +23,13 @@ def test_run_trains_and_closes_with_scores_places_and_usage(fullrank, experiment
         'print(classify("a film that is warm, funny and true"))\n'
     )
     assert f"started 0 1 1 --config {run}/resolved.yaml --strategy {run}/attempts/0001/accelerate.yaml --run-dir {run}" in answer.err
+
+
+def test_use_lines_of_a_task_of_ones_own_are_those_that_its_file_says(fullrank, experiment_file, run_path):
+    fullrank("run", experiment_file)
+    run = RunDir(run_path())
+    write_json(run.attempt(1).start, {"usage": ['use("{model}")']})
+    assert completed_lines(run, load_experiment(str(run.resolved)).experiment)[-2:] == ["", f'use("{run.model}")']
 
 
 def test_run_directory_holds_everything_of_the_start(fullrank, experiment_file, run_path):
