@@ -1,6 +1,7 @@
 """Language modelling as tutorials write it, in a few lines: what docs/tasks.md sets beside fullrank's numbers.
 
-    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4] [--then-sst2 2000] [--seed 0]
+    FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py masked_lm [--steps 100 --lines 150 --tokens 64 --lr 5e-4] [--then-sst2 2000]
+        [--seed 0]
     FULLRANK_DATA=../shared/data python benchmarks/tutorial_lm.py causal_lm [--steps 150 --lines 300 --tokens 64 --lr 1e-3]
 
 masked_lm: every line is padded or cut to --tokens, 15 % of its tokens become [MASK], all logits are computed, one learning rate. causal_lm:

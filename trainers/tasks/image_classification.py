@@ -55,7 +55,7 @@ class ImageClassificationTask(PictureSamples, Classification):
         if folder is None or not can_be_explained(model):
             return ""
         samples = []
-        with with_gradients():
+        with with_gradients(model):
             for index in explained_indices(self.num_samples[split]):
                 batch = place(self.collate([self.dataset(split)[0, index]]))
                 with torch.no_grad():

@@ -38,7 +38,7 @@ class TextClassificationTask(TextsTask, Classification):
         """Returns which words spoke for the predicted class in a few texts; nothing where ranks divide the model."""
         if folder is None or not can_be_explained(model):
             return ""
-        with with_gradients():
+        with with_gradients(model):
             samples = [self._explained(model, split, index, place) for index in explained_indices(self.num_samples[split])]
         return explained_texts(split, folder, samples)
 

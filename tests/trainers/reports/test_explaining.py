@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_what_the_tokens_add_is_the_difference_to_the_text_without_words(tmp_pat
     one.pop("labels")
     special = torch.zeros(one["input_ids"].shape[1], dtype=torch.bool)
     special[[0, -1]] = True
-    with torch.inference_mode(), with_gradients():
+    with torch.inference_mode(), with_gradients(model):
         added, logit, baseline = explain_tokens(model, one, 1, task.collate.pad_token_id, special)
     assert added[special].abs().max() == 0
     assert abs(logit - baseline) > 1
@@ -78,9 +79,53 @@ def test_words_are_explained_of_weights_in_16_bits(tmp_path):
     batch = task.collate([task.dataset("validation")[0, 0]])
     one = {name: batch[name] for name in ("input_ids", "attention_mask")}
     special = torch.zeros(one["input_ids"].shape[1], dtype=torch.bool)
-    with torch.inference_mode(), with_gradients():
+    with torch.inference_mode(), with_gradients(model):
         added, _, _ = explain_tokens(model, one, 1, task.collate.pad_token_id, special)
     assert added.dtype == torch.float32
+
+
+def test_words_are_explained_in_32_bits_where_accelerate_computes_in_16(tmp_path):
+    """The rounding of 16 bits is more than what more points could mend, and most CPUs only imitate them."""
+    from accelerate import Accelerator
+
+    task = texts(tmp_path)
+    model = task.build_model().eval()
+    batch = task.collate([task.dataset("validation")[0, 0]])
+    one = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    special = torch.zeros(one["input_ids"].shape[1], dtype=torch.bool)
+    with torch.inference_mode(), with_gradients(model):
+        plain = explain_tokens(model, one, 1, task.collate.pad_token_id, special)
+    cast: Any = Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), with_gradients(cast):  # an evaluation is within another autocast
+        added, *logits = explain_tokens(cast, one, 1, task.collate.pad_token_id, special)
+    assert torch.equal(added, plain[0])
+    assert logits == list(plain[1:])
+    with torch.no_grad():
+        assert cast(**one).logits[0, 1].item() != logits[0]  # elsewhere it computes in 16 bits as before
+
+
+class Jump(nn.Module):
+    """A score of the sum of three words, and 1 more beyond half of it: a jump that no gradient sees, however many points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding.from_pretrained(torch.tensor([[0.0], [1.0]]))
+        self.asked: list[int] = []
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.words
+
+    def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        total = self.words(input_ids).sum(dim=(1, 2))
+        self.asked.append(len(total))
+        return SimpleNamespace(logits=(total + (total > 1.5))[:, None])
+
+
+def test_more_points_are_taken_as_long_as_they_help():
+    model = Jump()
+    added, given, baseline = explain_tokens(model, {"input_ids": torch.ones(1, 3, dtype=torch.long)}, 0, 0, torch.zeros(3, dtype=torch.bool))
+    assert (added.tolist(), given, baseline) == ([1.0, 1.0, 1.0], 4.0, 0.0)
+    assert sum(model.asked) == 2 + 16 + 64  # the ends; 16 points; 64, which leave out as much
 
 
 def test_the_map_of_a_network_that_averages_is_what_it_averages():
