@@ -62,9 +62,7 @@ def _find_or_make(loaded: LoadedExperiment, experiment: Experiment, run_dir: Pat
         write_atomic(run.overrides, "".join(f"{override}\n" for override in loaded.overrides))
         copy_code(experiment, loaded.path, run.code)
         write_atomic(run.resolved, yaml.safe_dump(dump_experiment(experiment), sort_keys=False))  # last: with it, it is a run
-    told_before = (
-        {} if number else {"message": None, "overfits_batch": False, "verdict": None}
-    )  # an agent has said already what is known of earlier attempts
+    told_before = {} if number else {"message": None, "overfits_batch": False, "verdict": None}  # an agent has forgotten it already
     attempt = run.attempt(int(number)) if number else _prepared_attempt(run) or create_attempt(run)
     attempt.failures.mkdir(parents=True, exist_ok=True)
     update_status(

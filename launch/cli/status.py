@@ -19,8 +19,8 @@ from launch.config.pipeline_dir import find_base, stage_names, stage_runs
 from launch.runs import ALIVE, RunState, Unreadable, list_runs, read_run
 from launch.scheduler.sweeps import Sweep, find_sweep, read_results, result_rows
 
-_MARKS = {"is_debug": "a debug run", "overfits_batch": "an overfit of one batch"}
-"""What a run is, if not a training to its end; the lists of runs show the second word."""
+_MARKS = {"is_debug": ("debug", "a debug run"), "overfits_batch": ("overfit", "an overfit of one batch")}
+"""What a run is, if not a training to its end: in the list of runs, and of its own."""
 
 
 def status(
@@ -97,7 +97,7 @@ def one_run(state: RunState) -> list[str]:
     """Returns the lines about one run: state, progress, last records, what to do."""
     found, rows = state.status, []
     cause = f" ({found['cause']})" if found.get("cause") and found["cause"] != state.state else ""
-    marks = "".join(f", {mark}" for key, mark in _MARKS.items() if found.get(key))
+    marks = "".join(f", {mark}" for key, (_, mark) in _MARKS.items() if found.get(key))
     rows.append(("state", f"{state.state}{cause}{marks}"))
     rows.append(("step", _progress(found)))
     rows.append(("attempt", str(found.get("attempt", ""))))
@@ -136,7 +136,7 @@ def _row(state: RunState | Unreadable, root: Path) -> tuple[str, ...]:
     if isinstance(state, Unreadable):
         return (state.run.run_id, "-" if folder == root else folder.name, "unreadable", "-", "-")
     experiment = str(state.status.get("experiment") or "-") if folder == root else folder.name
-    marks = [mark.split()[1] for key, mark in _MARKS.items() if state.status.get(key)]
+    marks = [mark for key, (mark, _) in _MARKS.items() if state.status.get(key)]
     shown = f"{state.state} ({', '.join(marks)})" if marks else state.state
     return (state.run.run_id, experiment, shown, _progress(state.status), _ago(state.status.get("heartbeat")))
 
