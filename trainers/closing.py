@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -35,6 +36,8 @@ def close(training: Training, cause: Cause | None, has_result: bool = True) -> i
         if cause is None:
             update_status(run, state="completed", cause=None, step=progress.step, ended=time.time())
             _report(run, training)
+            if "FULLRANK_ATTEMPT" not in os.environ:  # nobody else says so
+                training.console.say("\n".join(f"{path.name.partition('.')[0]:<10}  {path}" for path in (run.model, run.report) if path.exists()))
         else:
             update_status(run, state="stopped", cause=cause, step=progress.step, ended=time.time())
             training.console.stop()

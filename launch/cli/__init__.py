@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "sync": "Send what a run kept for W&B to its server.",
     "compare": "Show what differs between runs: configuration, scores, curves.",
     "report": "Write a run's report: curves, confusion matrix, configuration.",
-    "export": "Write a run's model in 8-bit integers for CPUs, and judge it beside the original.",
+    "export": "Write a run's model of texts in 8-bit integers for CPUs, and judge it beside the original.",
     "resume": "Go on with a stopped or failed run, from its newest checkpoint.",
     "verify": "Prove that a run that is stopped and resumed is the run that was never stopped.",
 }

@@ -40,4 +40,5 @@ def test_a_library_that_aborts_at_the_end_of_the_process_fails_no_training(tmp_p
     ranks = start_ranks(["--config", str(tmp_path / "leaving.yaml"), "--run-dir", str(tmp_path / "run")], 2)
     outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+    assert all(f"{name}  {tmp_path}/run/{name.strip()}" in outputs[0] for name in ("model     ", "report    "))
     assert [f"exit handlers of rank {rank}" in output for rank, output in enumerate(outputs)] == [True, True]

@@ -78,7 +78,9 @@ def draw_confusion_matrix(path: Path, counts: Sequence[Sequence[int]], label_nam
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if is_small:
             _write_cells(axes, counts, shares)
-        axes.set_xticks(range(size), [_short(name) for name in label_names], rotation=45 if size > 4 else 0, ha="right" if size > 4 else "center")
+        names = [_short(name) for name in label_names]
+        is_slanted = size > 4 and max(map(len, names)) > 3
+        axes.set_xticks(range(size), names, rotation=45 if is_slanted else 0, ha="right" if is_slanted else "center")
         rows = [f"{_short(name)}\nn = {total:,}" if is_small else _short(name) for name, total in zip(label_names, totals, strict=True)]
         axes.set_yticks(range(size), rows)
         axes.tick_params(labelsize=None if is_small else min(8.5, 260 / size))
@@ -115,6 +117,12 @@ def draw_comparison(path: Path, runs: dict[str, Records]) -> None:
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Returns the mean of the exponential moving averages from both ends, so that a falling curve is not shown later than it fell."""
+    ways = zip(_averaged(values, weight), reversed(_averaged(values[::-1], weight)), strict=True)
+    return [(before + after) / 2 for before, after in ways]
+
+
+def _averaged(values: Sequence[float], weight: float) -> list[float]:
     """Returns the exponential moving average, corrected for its start (Kingma and Ba, 2015)."""
     average, result = 0.0, []
     for count, value in enumerate(values, start=1):
@@ -133,8 +141,8 @@ def _styled(changes: dict[str, Any] | None = None) -> Iterator[None]:
 def _draw_loss(axes: Axes, train: Records, validation: Records) -> None:
     steps, losses = [record["step"] for record in train], [record["loss"] for record in train]
     if len(train) >= 10:
-        axes.plot(steps, losses, color=BLUE, alpha=0.28, linewidth=1)
-        axes.plot(steps, smoothed(losses, 1 - 1 / min(max(len(losses) / 12, 2.5), 25)), color=BLUE, linewidth=2, label="training (smoothed)")
+        axes.plot(steps, losses, color=BLUE, alpha=0.28, linewidth=1, label="training")
+        axes.plot(steps, smoothed(losses, 1 - 1 / min(max(len(losses) / 12, 2.5), 25)), color=BLUE, linewidth=2, label="smoothed")
     elif train:
         axes.plot(steps, losses, color=BLUE, linewidth=2, marker="o", markersize=4, label="training")
     if validation:
@@ -142,7 +150,7 @@ def _draw_loss(axes: Axes, train: Records, validation: Records) -> None:
         axes.plot(*points, color=ORANGE, linewidth=1.6, marker="o", markersize=5.5, markeredgecolor="white", label="validation")
     axes.set(title="Loss")
     if train or validation:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)  # beside the title: no curve is there
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)  # beside the title: no curve is there
 
 
 def _draw_metric(axes: Axes, judged: Records, metric: str, mode: str) -> None:

@@ -173,7 +173,11 @@ def test_many_classes_are_drawn_too(tmp_path: Path) -> None:
 
 def test_the_smoothed_curve_of_a_constant_is_that_constant() -> None:
     assert smoothed([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
-    assert smoothed([1.0, 3.0], weight=0.5) == pytest.approx([1.0, 7 / 3])
+    assert smoothed([1.0, 3.0], weight=0.5) == pytest.approx([(1 + 5 / 3) / 2, (7 / 3 + 3) / 2])
+
+
+def test_the_smoothed_curve_of_a_line_does_not_lag_behind_it() -> None:
+    assert smoothed([float(value) for value in range(101)])[50] == pytest.approx(50)
 
 
 EVIL = "<script>alert(1)</script> | `x` ![pixel](http://example.org/x.png) [click](javascript:alert(1)) <img src=x onerror=alert(1)>"
