@@ -104,6 +104,12 @@ class PictureDataset(Dataset[dict[str, Any]]):
             what = f"could be read when the data was prepared, and cannot now: {error}"
             raise FullrankError(Problem(what, where, fix="leave the data as it is while it is trained on, or start a new run")) from error
 
+    def file(self, index: int) -> Path | None:
+        """Returns the file that a picture is; None: it stands in a table or among others in one file."""
+        number, row = divmod(index, ROWS_PER_CHUNK)
+        value = None if self._shape else self._mapped()[number][0][row].as_py()
+        return Path(value) if isinstance(value, str) else None
+
     def _mapped(self) -> list[Any]:
         if self._chunks is None:
             import pyarrow as pa

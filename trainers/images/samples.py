@@ -22,8 +22,12 @@ from trainers.images.readers import load_pictures
 from trainers.images.scan import Scan, scan_pictures
 from trainers.images.transforms import build_evaluation_transform, build_training_transform, shortest_edge
 from trainers.reading.rows import BadRows, Split
+from trainers.reports.rendering import code
 from trainers.tasks import Batch, Sample
 from trainers.tasks.labels import Labels, missing_classes, read_labels
+
+_NUM_PARTS = 3
+"""Of the path of a picture, that a report shows: split, class and name, in most data sets."""
 
 
 def prepared(experiment: Experiment) -> tuple[Path, dict[str, Any]]:
@@ -79,15 +83,18 @@ class PictureSamples:
         return 0, 0
 
     def show_sample(self, split: str, index: int, folder: Path) -> str:
-        """Writes the picture as the network sees it in an evaluation, and returns a link to it in Markdown."""
+        """Writes the picture as the network sees it in an evaluation, and returns a link to it in Markdown, with its file's name and folders."""
         from PIL import Image
 
-        pixels, _ = self.pictures(split).read(index)
+        pictures = self.pictures(split)
+        pixels, _ = pictures.read(index)
         path = folder / f"{split}-{index}.png"
         folder.mkdir(parents=True, exist_ok=True)
         shown = build_evaluation_transform(self.options)(pixels)
         Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
-        return f"![{split} {index}]({folder.name}/{path.name})"
+        file = pictures.file(index)
+        name = f" {code('/'.join(file.parts[-_NUM_PARTS:]))}" if file else ""
+        return f"![{split} {index}]({folder.name}/{path.name}){name}"
 
 
 def prepare(experiment: Experiment, folder: Path) -> None:

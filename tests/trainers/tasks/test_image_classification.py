@@ -148,7 +148,7 @@ def test_logits_of_another_shape_are_refused(tmp_path):
 
 def test_a_sample_is_shown_as_a_picture(tmp_path):
     task = built(tiny_folder(tmp_path / "pictures", num_each=2))
-    assert task.show_sample("validation", 3, tmp_path / "figures") == "![validation 3](figures/validation-3.png)"
+    assert task.show_sample("validation", 3, tmp_path / "figures") == "![validation 3](figures/validation-3.png) `val/green/1.png`"
     with Image.open(tmp_path / "figures/validation-3.png") as image:
         assert image.size == (12, 12)
 
