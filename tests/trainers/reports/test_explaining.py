@@ -84,10 +84,12 @@ def test_words_are_explained_of_weights_in_16_bits(tmp_path):
     assert added.dtype == torch.float32
 
 
-def test_words_are_explained_in_32_bits_where_accelerate_computes_in_16(tmp_path):
+def test_words_are_explained_in_32_bits_where_accelerate_computes_in_16(tmp_path, monkeypatch):
     """The rounding of 16 bits is more than what more points could mend, and most CPUs only imitate them."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # other tests of this process have another precision
     task = texts(tmp_path)
     model = task.build_model().eval()
     batch = task.collate([task.dataset("validation")[0, 0]])
