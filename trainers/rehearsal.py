@@ -141,15 +141,16 @@ def _bytes_of_pass(engine: Engine, task: Task, prepared: Prepared, num_samples: 
         torch.cuda.reset_peak_memory_stats()
         _pass(engine, task, prepared, num_samples)
         return torch.cuda.max_memory_allocated() - before
-    kept: dict[int, int] = {}
+    kept: dict[int, tuple[torch.UntypedStorage, int]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage, storage.nbytes()  # held, so that no other gets its number: FSDP2 gives back what lies in them meanwhile
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _pass(engine, task, prepared, num_samples)
-    return sum(kept.values())
+    return sum(num_bytes for _, num_bytes in kept.values())
 
 
 def _free_bytes(engine: Engine) -> int:
