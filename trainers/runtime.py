@@ -136,12 +136,11 @@ def _leave() -> None:
     DistributedDataParallel has held stay whatever is destroyed, and are given the time to free what the script's last collective left.
     """
     global _control_group
-    distributed = _joined()
+    distributed, group, _control_group = _joined(), _control_group, None  # where the script has left, letting go of our group ends it
     if distributed is None:
         return
-    if _control_group is not None:
-        distributed.destroy_process_group(_control_group)
-        _control_group = None
+    if group is not None:
+        distributed.destroy_process_group(group)
     if distributed.get_backend() == "gloo":  # NCCL's may wait for a rank that is gone
         time.sleep(_LAST_FREED_S)
         distributed.destroy_process_group()

@@ -118,7 +118,8 @@ def test_body_that_raises_publishes_nothing_and_removes_nothing(start, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
-def test_the_threads_of_its_own_group_are_gone_before_python_is(start):
+@pytest.mark.parametrize("leaves", ["", "dist.destroy_process_group()"])
+def test_the_threads_of_its_own_group_are_gone_before_python_is(start, leaves):
     """One of gloo's that frees a collective's tensors while Python goes away aborts the process; those of the script's group stay, DDP holds them."""
     ranks = start(
         JOIN
@@ -134,8 +135,8 @@ asked = threads()
 atexit.unregister(runtime._leave)
 atexit.register(lambda: print(asked > before, threads() == before))
 atexit.register(runtime._leave)
-sys.exit(75)
-""",
+"""
+        + f"{leaves}\nsys.exit(75)",
         2,
     )
     assert [(code, out) for code, out, _ in ends(ranks)] == [(75, "True True\n")] * 2
